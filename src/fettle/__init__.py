@@ -1,0 +1,51 @@
+"""Fettle finds, by measuring, the smallest and fastest version of a model and the configuration to serve it with."""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Algorithm": "core.protocols",
+    "Auto": "algorithms.auto",
+    "Categorical": "core.space",
+    "Choice": "core.space",
+    "Constraint": "core.trial",
+    "Estimate": "core.trial",
+    "Evolution": "algorithms.evolution",
+    "Exhausted": "core.errors",
+    "FettleError": "core.errors",
+    "Float": "core.space",
+    "Grid": "algorithms.grid",
+    "Int": "core.space",
+    "InvalidInput": "core.errors",
+    "Objective": "core.trial",
+    "Ordinal": "core.space",
+    "Outcome": "core.trial",
+    "Proposal": "core.protocols",
+    "QMC": "algorithms.qmc",
+    "Random": "algorithms.random",
+    "Result": "api",
+    "Space": "core.space",
+    "State": "core.trial",
+    "Study": "study",
+    "Trial": "core.trial",
+    "TrialFailure": "core.errors",
+    "TrialStopped": "core.errors",
+    "open_study": "api",
+    "serve": "api",
+}
+
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604 (names resolve lazily)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"fettle.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'fettle' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,176 @@
+"""Evaluates in worker processes of this machine, each with its own process tree under a supervisor."""
+
+import json
+import os
+import pickle
+import select
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from fettle.core.protocols import Evaluator, Job
+from fettle.core.trial import Event, Report, State
+from fettle.executors.worker import Pipe
+from fettle.host.supervise import Process, spawn
+
+_GRACE_S = 5.0  # from asking a trial to stop until it is killed
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass
+class _Worker:
+    process: Process
+    pipe: Pipe
+    evaluate: Evaluator | None = None
+    job: Job | None = None
+    begun: float = 0.0
+    stop_at: float | None = None  # asked to stop: killed at this time
+    last: Mapping[str, float] | None = None
+
+
+class ProcessExecutor:
+    """See `fettle.core.protocols.Executor`. Workers are kept between trials; `threads` are given to each one's
+    numerical libraries (default: cores shared among the workers)."""
+
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        threads: int | None = None,
+        on_progress: Callable[[int, Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self.capacity = workers
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        self._threads = threads or max(1, cores // workers)
+        self._on_progress = on_progress or (lambda number, info: None)
+        self._workers: list[_Worker] = []
+        self._events: list[Event] = []
+
+    def submit(self, job: Job, evaluate: Evaluator) -> None:
+        job.workdir.mkdir(parents=True, exist_ok=True)
+        worker = next((w for w in self._workers if w.job is None), None)
+        for fresh in (False, True):
+            if worker is None or fresh:
+                worker = self._start(job.workdir.parent)
+            try:
+                if worker.evaluate is not evaluate:
+                    worker.pipe.send(pickle.dumps(("evaluate", cloudpickle.dumps(evaluate))))
+                    worker.evaluate = evaluate
+                worker.pipe.send(pickle.dumps(("job", job)))
+                break
+            except BrokenPipeError:  # it died between trials; a fresh one that dies, too, is a failure
+                self._end(worker)
+        worker.job, worker.begun, worker.stop_at, worker.last = job, time.monotonic(), None, None
+
+    def poll(self, timeout_s: float, on_report: Callable[[int, Report], bool]) -> list[Event]:
+        give_up = time.monotonic() + timeout_s
+        while not self._events:
+            busy = {w.pipe.read_fd: w for w in self._workers if w.job is not None}
+            left = min(give_up, *(self._due(w) for w in busy.values())) - time.monotonic() if busy else 0.0
+            ready, _, _ = select.select(list(busy), [], [], max(0.0, left)) if busy else ([], [], [])
+            for fd in ready:
+                self._receive(busy[fd], on_report)
+            for worker in busy.values():
+                if worker.job is not None and time.monotonic() >= self._due(worker):
+                    self._overtime(worker)
+            if time.monotonic() >= give_up or not busy:
+                break
+        events, self._events = self._events, []
+        return events
+
+    def stop(self, number: int) -> None:
+        for worker in self._workers:
+            if worker.job is not None and worker.job.number == number and worker.stop_at is None:
+                worker.stop_at = time.monotonic() + _GRACE_S
+
+    def close(self) -> None:
+        for worker in list(self._workers):
+            self._end(worker)
+
+    def _start(self, folder: Path) -> _Worker:
+        to_worker, from_worker = os.pipe(), os.pipe()
+        environment = {**os.environ, **dict.fromkeys(_THREADS, str(self._threads))}
+        inherited = (to_worker[0], from_worker[1])
+        try:
+            process = spawn(
+                [sys.executable, "-m", "fettle.executors.worker", *map(str, inherited)],
+                cwd=Path.cwd(),
+                env={**environment, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                log_path=folder / f"worker-{os.getpid()}-{len(self._workers)}.log",
+                name="worker",
+                pass_fds=inherited,
+            )
+        finally:
+            for fd in inherited:
+                os.close(fd)
+        worker = _Worker(process, Pipe(from_worker[0], to_worker[1]))
+        self._workers.append(worker)
+        worker.pipe.send(pickle.dumps(list(sys.path)))
+        return worker
+
+    def _receive(self, worker: _Worker, on_report: Callable[[int, Report], bool]) -> None:
+        assert worker.job is not None
+        number = worker.job.number
+        try:
+            message = json.loads(worker.pipe.receive())
+            value = message["value"]
+            if message["kind"] == "progress":
+                self._on_progress(number, value)
+            elif message["kind"] == "report":
+                worker.last = value["metrics"]
+                go_on = on_report(number, Report(value["fidelity"], value["metrics"])) and worker.stop_at is None
+                if not go_on and worker.stop_at is None:
+                    worker.stop_at = time.monotonic() + _GRACE_S
+                worker.pipe.send(pickle.dumps(go_on))
+            else:
+                worker.job = None
+                self._events.append(Event("told", number, value["payload"], time.time()))
+                if not value["kept"] and len(worker.process.pids()) > 1:
+                    self._end(worker)  # the trial has left processes behind
+        except (EOFError, BrokenPipeError):
+            self._died(worker)
+
+    def _died(self, worker: _Worker) -> None:
+        assert worker.job is not None
+        number = worker.job.number
+        worker.process.wait(2.0)
+        code, oom, log = worker.process.returncode, worker.process.oom_killed(), worker.process.log_tail(40)
+        self._end(worker)
+        if code == -9 and not oom:  # killed from outside: nothing is known of the params
+            self._events.append(Event("lost", number, {"error": "its worker was killed"}, time.time()))
+            return
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+        failure = "oom" if oom else "crash"
+        self._fail(number, failure, f"its worker process died ({how})", log)
+
+    def _due(self, worker: _Worker) -> float:
+        limit = worker.job.limit_s if worker.job is not None else None
+        ends = [worker.begun + limit] if limit is not None else []
+        return min([*ends, *([worker.stop_at] if worker.stop_at is not None else [])], default=float("inf"))
+
+    def _overtime(self, worker: _Worker) -> None:
+        assert worker.job is not None
+        job, asked, last = worker.job, worker.stop_at is not None, worker.last
+        log = worker.process.log_tail(40)
+        self._end(worker)
+        if asked:
+            payload = {"state": str(State.STOPPED), "metrics": dict(last or {}), "fidelity": job.fidelity}
+            self._events.append(Event("told", job.number, payload, time.time()))
+        else:
+            self._fail(job.number, "timeout", f"took more than its limit of {job.limit_s:.3g} s", log)
+
+    def _fail(self, number: int, failure: str, error: str, log: str) -> None:
+        payload = {"state": str(State.FAILED), "metrics": {}, "failure": failure, "error": error}
+        self._events.append(Event("told", number, {**payload, "artifacts": {"log": log}}, time.time()))
+
+    def _end(self, worker: _Worker) -> None:
+        worker.job = None
+        if worker in self._workers:
+            self._workers.remove(worker)
+            worker.process.stop()
+            worker.pipe.close()

@@ -1,0 +1,180 @@
+"""The loop that runs a study's trials in an executor."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from fettle import registry
+from fettle.core.errors import Exhausted, InvalidInput
+from fettle.core.protocols import Evaluator, Executor, Job, Storage
+from fettle.core.result import missing
+from fettle.core.trial import Event, Objective, Report, State, Trial, TrialLog
+
+_LEASE_S = 30.0  # a trial whose driver gives no sign of life for so long is lost
+
+
+class Watch(Protocol):
+    """A live view."""
+
+    def on_event(self, log: TrialLog, event: Event) -> None: ...
+    def on_progress(self, number: int, info: Mapping[str, Any]) -> None: ...
+    def tick(self, left_s: float | None) -> None: ...
+
+
+class Searched(Protocol):
+    """What the loop needs of a study."""
+
+    name: str
+    seed: int
+    objectives: tuple[Objective, ...]
+    storage: Storage
+    log: TrialLog
+
+    def propose(self, n: int, limits: "Limits", *, lease_s: float | None) -> list[Trial]: ...
+    def record(self, events: Sequence[Event]) -> None: ...
+    def report(self, trial: Trial, fidelity: float, metrics: Mapping[str, float]) -> bool: ...
+    def beat(self, number: int, lease_s: float) -> None: ...
+
+
+S = TypeVar("S", bound=Searched)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to stop. trials: started in the study, retries included. units: the sum of started fidelities
+    (1 a trial where there is none). timeout_s: nothing starts after it. trial_limit_s: wall-clock of one trial."""
+
+    trials: int | None = None
+    units: float | None = None
+    timeout_s: float | None = None
+    trial_limit_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "units", "timeout_s", "trial_limit_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvalidInput(f"expected {name} above 0, got {value!r}", f"leave {name} out for no limit")
+
+    def admit(self, log: TrialLog, starts: Sequence[Event]) -> list[Event]:
+        """The first of `starts` that fit; checked inside the turn, so workers cannot exceed them together."""
+        room = len(starts) if self.trials is None else max(0, self.trials - log.started)
+        admitted, units = [], log.units
+        for start in starts[:room]:
+            fidelity = start.payload.get("fidelity")
+            units += (1.0 if fidelity is None else fidelity) - (start.payload.get("resume_from") or 0.0)
+            if self.units is not None and units > self.units + 1e-9:
+                break
+            admitted.append(start)
+        return admitted
+
+
+class _Loop:
+    def __init__(self, study: Searched, evaluate: Evaluator, limits: Limits, executor: Executor, watch: Watch | None):
+        self.study, self.evaluate, self.limits, self.executor, self.watch = study, evaluate, limits, executor, watch
+        self.active: dict[int, Trial] = {}
+        self.deadline = None if limits.timeout_s is None else time.monotonic() + limits.timeout_s
+        self.open = True  # whether anything may still be started
+        self.next_beat = time.monotonic() + _LEASE_S / 3
+
+    def run(self) -> None:
+        while True:
+            self.start()
+            if not self.active:
+                return
+            events = self.executor.poll(0.5, self.on_report)
+            self.finish(events)
+            self.beat()
+            if self.watch is not None:
+                self.watch.tick(self.left_s())
+
+    def left_s(self) -> float | None:
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    def start(self) -> None:
+        free = self.executor.capacity - len(self.active)
+        left = self.left_s()
+        if left is not None and left <= self.shortest_s():
+            self.open = False
+        if free <= 0 or not self.open:
+            return
+        try:
+            trials = self.study.propose(free, self.limits, lease_s=_LEASE_S)
+        except Exhausted:
+            trials = []
+        self.open = bool(trials) or bool(self.active)
+        for trial in trials:
+            self.active[trial.number] = trial
+            self.executor.submit(self.job(trial, left), self.evaluate)
+            self.tell_watch(Event("started", trial.number, {"params": trial.params}, time.time()))
+
+    def shortest_s(self) -> float:
+        """A trial with a limit that could not end in time is not worth starting."""
+        finished = sum(self.study.log.counts[s] for s in (State.COMPLETE, State.STOPPED, State.FAILED))
+        if self.limits.trial_limit_s is None or not finished:
+            return 0.0
+        return min(0.8 * self.study.log.seconds / finished, self.limits.trial_limit_s)
+
+    def job(self, trial: Trial, left_s: float | None) -> Job:
+        limit = self.limits.trial_limit_s
+        best = self.study.log.incumbent
+        return Job(
+            trial.number,
+            trial.params,
+            seed=self.study.seed * 1_000_003 + trial.number,
+            workdir=self.study.storage.folder(self.study.name) / f"trial-{trial.number}",
+            fidelity=trial.fidelity,
+            limit_s=limit,
+            incumbent=None if best is None or best.number == trial.number else dict(best.metrics),
+        )
+
+    def on_report(self, number: int, report: Report) -> bool:
+        return self.study.report(self.active[number], report.fidelity, report.metrics)
+
+    def finish(self, events: Sequence[Event]) -> None:
+        events = [self.checked(e) for e in events]
+        if events:
+            self.study.record(events)
+        for event in events:
+            self.active.pop(event.number, None)
+            self.tell_watch(event)
+
+    def checked(self, event: Event) -> Event:
+        """An evaluator that returns without the objectives has failed."""
+        if event.kind != "told" or not (lacking := missing(event.payload, self.study.objectives)):
+            return event
+        error = f"the evaluator returned no {', '.join(lacking)}"
+        payload = {**event.payload, "state": str(State.FAILED), "failure": "other", "error": error}
+        return Event("told", event.number, payload, event.time_s)
+
+    def beat(self) -> None:
+        if time.monotonic() >= self.next_beat:
+            for number in self.active:
+                self.study.beat(number, _LEASE_S)
+            self.next_beat = time.monotonic() + _LEASE_S / 3
+
+    def tell_watch(self, event: Event) -> None:
+        if self.watch is not None:
+            self.watch.on_event(self.study.log, event)
+
+
+def run(
+    study: S, evaluate: Evaluator, *, limits: Limits, executor: Any, workers: int = 1, watch: Watch | None = None
+) -> S:
+    """Runs trials until the limits are reached or the space is used up; everything it started is ended."""
+    own = isinstance(executor, str)
+    if own:
+        on_progress = None if watch is None else watch.on_progress
+        executor = registry.load("executors", executor)(workers=workers, on_progress=on_progress)
+    loop = _Loop(study, evaluate, limits, executor, watch)
+    try:
+        loop.run()
+    except BaseException:
+        executor.close()
+        error = "the run was interrupted"
+        study.record([Event("lost", number, {"error": error}, time.time()) for number in loop.active])
+        raise
+    finally:
+        if own:
+            executor.close()
+    return study

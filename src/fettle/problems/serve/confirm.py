@@ -1,0 +1,176 @@
+"""Measuring the best candidates again: the best of many noisy measurements is otherwise too good to be true.
+
+Candidates are measured in turn, round by round, each time on a fresh server, so that slow changes of the
+machine hit all of them alike. Spread is pooled over the candidates: three rounds of one tell little about it.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fettle.core.protocols import Confirmation, Measure
+from fettle.core.trial import Objective, Params, Trial
+
+MAX_ROUNDS = 5
+_STEP_DOWN = 0.95  # to the next lower rate, where a reported rate does not hold the SLO again
+_STEPS = 4
+_FLOOR_SD = 0.005  # of the logarithm: no two fresh servers agree better than half a per cent for certain
+
+
+@dataclass
+class _Candidate:
+    number: int
+    params: Params
+    rate: float  # the rate to begin the next search at
+    rounds: list[Mapping[str, float] | None] = field(default_factory=list)  # None: that round failed
+    failures: list[str] = field(default_factory=list)
+    passed: Mapping[str, Any] | None = None  # payload of the run that held the SLO at the reported rate
+    wall_s: float = 0.0
+
+    @property
+    def good(self) -> list[Mapping[str, float]]:
+        return [r for r in self.rounds if r is not None]
+
+
+def confirm(
+    candidates: Sequence[Trial],
+    measure: Measure,
+    objectives: Sequence[Objective],
+    *,
+    budget_s: float,
+    baseline: int | None,
+) -> Iterator[Confirmation]:
+    """Yields one confirmation per candidate. measure(params, settings) starts a fresh server: settings
+    {"mode": "search", "rate": near} finds the highest rate; {"mode": "rate", "rate": r} tests one rate."""
+    begun = time.monotonic()
+    pool = [_Candidate(t.number, t.params, _rate(t)) for t in candidates]
+    longest_s = 0.0
+    for round_ in range(MAX_ROUNDS):
+        for candidate in pool[round_ % len(pool) :] + pool[: round_ % len(pool)]:
+            left = budget_s - (time.monotonic() - begun)
+            # The last step, testing the reported rates, takes one more run a candidate.
+            if round_ >= 2 and left < longest_s * (len(pool) + 1):
+                break
+            if round_ and left < longest_s:
+                break
+            longest_s = max(longest_s, _search(candidate, measure))
+        else:
+            continue
+        break
+    for candidate in pool:
+        left = budget_s - (time.monotonic() - begun)
+        _verify(candidate, measure, left, longest_s)
+    spread = _pooled(pool, objectives[0].metric)
+    reference = next((c for c in pool if c.number == baseline), None)
+    for candidate in pool:
+        yield Confirmation(candidate.number, _payload(candidate, reference, objectives, spread))
+
+
+def _rate(trial: Trial) -> float:
+    return float(trial.metrics.get("throughput_rps", 0.0))
+
+
+def _search(candidate: _Candidate, measure: Measure) -> float:
+    begun = time.monotonic()
+    payload = measure(candidate.params, {"mode": "search", "rate": candidate.rate})
+    took = time.monotonic() - begun
+    candidate.wall_s += took
+    if payload["state"] == "complete" and payload.get("artifacts", {}).get("feasible", True):
+        candidate.rounds.append(payload["metrics"])
+        candidate.rate = float(np.median([r["throughput_rps"] for r in candidate.good]))
+    else:
+        candidate.rounds.append(None)
+        candidate.failures.append(payload.get("error") or "no rate held the SLO")
+    return took
+
+
+def _verify(candidate: _Candidate, measure: Measure, left_s: float, longest_s: float) -> None:
+    """The reported rate has to hold the SLO on one more fresh server; else the next lower one is tried."""
+    if not candidate.good:
+        return
+    begun = time.monotonic()
+    rate = math.exp(float(np.mean([math.log(r["throughput_rps"]) for r in candidate.good])))
+    for step in range(_STEPS):
+        payload = measure(candidate.params, {"mode": "rate", "rate": rate})
+        if payload["state"] == "complete" and payload.get("artifacts", {}).get("feasible", True):
+            candidate.passed = payload
+            break
+        candidate.failures.append(payload.get("error") or f"the SLO did not hold at {rate:.4g} requests/s")
+        rate *= _STEP_DOWN**(step + 1)
+        if left_s - (time.monotonic() - begun) < 0.5 * longest_s and step:
+            break
+    candidate.wall_s += time.monotonic() - begun
+
+
+def _pooled(pool: Sequence[_Candidate], metric: str) -> tuple[float, int]:
+    """Standard deviation of the logarithm between fresh servers, and its degrees of freedom."""
+    squares, freedom = 0.0, 0
+    for candidate in pool:
+        values = [math.log(r[metric]) for r in candidate.good if r.get(metric, 0.0) > 0]
+        if len(values) > 1:
+            squares += float(np.sum((np.array(values) - np.mean(values)) ** 2))
+            freedom += len(values) - 1
+    return (max(math.sqrt(squares / freedom), _FLOOR_SD), freedom) if freedom else (math.nan, 0)
+
+
+def _payload(
+    candidate: _Candidate,
+    reference: _Candidate | None,
+    objectives: Sequence[Objective],
+    spread: tuple[float, int],
+) -> dict[str, Any]:
+    payload: dict[str, Any] = {
+        "source": "confirm",
+        "passed": candidate.passed is not None,
+        "rounds": [dict(r) for r in candidate.good],
+        "failures": candidate.failures,
+        "wall_s": candidate.wall_s,
+        "metrics": {},
+        "intervals": {},
+        "prediction": {},
+    }
+    if candidate.passed is None:
+        return payload
+    payload["metrics"] = dict(candidate.passed["metrics"])
+    payload["intervals"] = dict(candidate.passed.get("intervals", {}))
+    sd, freedom = spread
+    t = _student(freedom)
+    scale = {o.metric for o in objectives} | {"throughput_rps", "cost_per_million"}
+    for metric in sorted(scale & set(payload["metrics"])):
+        logs = [math.log(r[metric]) for r in candidate.good if r.get(metric, 0.0) > 0]
+        if not logs or not freedom:
+            continue
+        told, centre, n = payload["metrics"][metric], math.exp(float(np.mean(logs))), len(logs)
+        half, wide = t * sd / math.sqrt(n), t * sd * math.sqrt(1 + 1 / n)
+        ends = [min(told, centre * math.exp(-half)), max(told, centre * math.exp(half)), n]
+        payload["intervals"][metric] = ends
+        payload["prediction"][metric] = [min(told, centre * math.exp(-wide)), max(told, centre * math.exp(wide))]
+    if reference is not None and reference is not candidate and freedom:
+        payload["ratio"] = _ratio(candidate, reference, objectives[0].metric, sd, t)
+    return payload
+
+
+def _ratio(candidate: _Candidate, reference: _Candidate, metric: str, sd: float, t: float) -> dict[str, Any] | None:
+    """Candidate / defaults over the rounds that both have: pairs share the machine's slow changes."""
+    pairs = [
+        math.log(a[metric] / b[metric])
+        for a, b in zip(candidate.rounds, reference.rounds, strict=False)
+        if a and b and a.get(metric, 0.0) > 0 and b.get(metric, 0.0) > 0
+    ]
+    if not pairs:
+        return None
+    half = t * sd * math.sqrt(2 / len(pairs))
+    centre = float(np.mean(pairs))
+    ends = {"low": math.exp(centre - half), "high": math.exp(centre + half)}
+    return {"metric": metric, "value": math.exp(centre), **ends, "n": len(pairs)}
+
+
+def _student(freedom: int) -> float:
+    """97.5 % point of Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(max(freedom, 1), 0.975))

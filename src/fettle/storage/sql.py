@@ -1,0 +1,292 @@
+"""Journals in SQLite, shared by any number of processes of one machine.
+
+Promises. A tell that has returned is in the database's write-ahead log: no process's death, SIGKILL
+included, loses it. When the machine itself loses power, the last moments before the cut may be missing
+(`synchronous=NORMAL` does not wait for the disk on every commit), but the database is never damaged and
+what is missing is missing from the end. `sqlite:///my.db?synchronous=full` waits for the disk each time.
+
+Nothing is unpickled: events are rows of JSON text.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import parse_qs, unquote
+
+from fettle.core.errors import InvalidInput, StorageError, StudyNotFound, TurnExpired
+from fettle.core.protocols import Turn
+from fettle.core.trial import Event
+
+T = TypeVar("T")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS studies (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, turn TEXT NOT NULL DEFAULT '', turn_until REAL NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS events (
+    study INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL,
+    payload TEXT NOT NULL, time_s REAL NOT NULL, schema INTEGER NOT NULL, PRIMARY KEY (study, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (
+    study INTEGER NOT NULL, number INTEGER NOT NULL, until REAL NOT NULL, PRIMARY KEY (study, number)) WITHOUT ROWID;
+"""
+_BUSY_S = 120.0  # how long a locked database is waited for
+_TURN_S = 600.0  # how long other proposers are waited for
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+@dataclass(frozen=True, slots=True)
+class SqlTurn:
+    token: str
+
+
+class SqlStorage:
+    """See `fettle.core.protocols.Storage`. `url`: a path, or sqlite:///relative.db, sqlite:////absolute.db."""
+
+    def __init__(self, url: str | Path, *, must_exist: bool = False) -> None:
+        self.path, self._synchronous = _parse(str(url))
+        if must_exist and not self.path.exists():
+            raise StudyNotFound(f"there is no storage at {self.path}", "check --storage, or start a study first")
+        self._local = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+        self._held: dict[str, tuple[int, float]] = {}  # token -> (study id, lease): turns to renew
+        self._renewer: threading.Thread | None = None
+        self._pid = os.getpid()
+        self.run(lambda db: db.executescript(_SCHEMA) if not _has_tables(db) else None)
+
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs `work` on this thread's connection, waiting out other processes' locks."""
+        give_up = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                return work(self._connection())
+            except sqlite3.Error as error:
+                self._rollback()
+                busy = "locked" in str(error) or "busy" in str(error)
+                if not busy or time.monotonic() > give_up:
+                    raise _explain(error, self.path) from error
+                time.sleep(0.005)
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs `work` in one write transaction: all of it or nothing."""
+
+        def transaction(db: sqlite3.Connection) -> T:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(db)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            return result
+
+        return self.run(transaction)
+
+    def studies(self) -> list[str]:
+        return [row[0] for row in self.run(lambda db: db.execute("SELECT name FROM studies ORDER BY id").fetchall())]
+
+    def open(self, name: str, *, create: bool = False) -> "SqlJournal":
+        if create:
+            _check_name(name)
+            self.write(lambda db: db.execute("INSERT OR IGNORE INTO studies (name) VALUES (?)", (name,)))
+        row = self.run(lambda db: db.execute("SELECT id FROM studies WHERE name = ?", (name,)).fetchone())
+        if row is None:
+            known = ", ".join(self.studies()) or "none"
+            raise StudyNotFound(f"no study named {name!r} in {self.path}", f"studies there: {known}")
+        return SqlJournal(self, row[0])
+
+    def folder(self, name: str) -> Path:
+        slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60]
+        if slug != name:
+            slug = f"{slug or 'study'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        path = self.path.with_suffix(".files") / slug
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot write to {path}: {error.strerror}", "choose a writable --storage") from error
+        return path
+
+    def close(self) -> None:
+        with self._guard:
+            self._held.clear()
+            for db in self._all if self._pid == os.getpid() else []:
+                db.close()
+            self._all.clear()
+        self._local = threading.local()
+
+    def hold(self, token: str, study: int, lease_s: float) -> None:
+        """Has the turn renewed until `release`."""
+        with self._guard:
+            self._held[token] = (study, lease_s)
+            if self._renewer is None or not self._renewer.is_alive():
+                self._renewer = threading.Thread(target=self._renew, daemon=True, name="fettle-turns")
+                self._renewer.start()
+
+    def release(self, token: str) -> None:
+        with self._guard:
+            self._held.pop(token, None)
+
+    def _renew(self) -> None:
+        while True:
+            with self._guard:
+                shortest = min((lease for _, lease in self._held.values()), default=30.0)
+            time.sleep(shortest / 3)
+            with self._guard:
+                held = dict(self._held)
+            for token, (study, lease_s) in held.items():
+                sql = "UPDATE studies SET turn_until = ? WHERE id = ? AND turn = ?"
+                arguments = (time.time() + lease_s, study, token)
+                try:
+                    self.write(lambda db, a=arguments, s=sql: db.execute(s, a))  # type: ignore[misc]
+                except StorageError:
+                    return  # the holder's next append finds the turn expired and says so
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():  # a fork must not share its parent's connections
+            self._pid, self._local, self._all, self._guard = os.getpid(), threading.local(), [], threading.Lock()
+            self._held, self._renewer = {}, None
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            db = sqlite3.connect(self.path, timeout=20.0, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            self._local.db = db
+            with self._guard:
+                self._all.append(db)
+        return db
+
+    def _rollback(self) -> None:
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is not None and db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+class SqlJournal:
+    """See `fettle.core.protocols.Journal`."""
+
+    def __init__(self, storage: SqlStorage, study: int) -> None:
+        self._storage = storage
+        self._study = study
+
+    @contextmanager
+    def turn(self, lease_s: float) -> Iterator[SqlTurn]:
+        token = secrets.token_hex(8)
+        self._take(token, lease_s)
+        self._storage.hold(token, self._study, lease_s)
+        try:
+            yield SqlTurn(token)
+        finally:
+            self._storage.release(token)
+            sql = "UPDATE studies SET turn = '', turn_until = 0 WHERE id = ? AND turn = ?"
+            self._storage.write(lambda db: db.execute(sql, (self._study, token)))
+
+    def _take(self, token: str, lease_s: float) -> None:
+        give_up = time.monotonic() + _TURN_S
+        look = "SELECT turn_until FROM studies WHERE id = ?"
+        take = "UPDATE studies SET turn = ?, turn_until = ? WHERE id = ? AND turn_until < ?"
+        pause_s = 0.0002
+        while True:
+            now = time.time()
+            until = self._storage.run(lambda db: db.execute(look, (self._study,)).fetchone())[0]
+            if until < now:
+                arguments = (token, now + lease_s, self._study, now)
+                if self._storage.write(lambda db, a=arguments: db.execute(take, a).rowcount):  # type: ignore[misc]
+                    return
+            if time.monotonic() > give_up:
+                raise StorageError(
+                    f"another process has held the right to propose for {_TURN_S:.0f} s",
+                    "end the process that is stuck, then `fettle resume` the study",
+                )
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.3, 0.02)
+
+    def append(self, events: Sequence[Event], turn: Turn | None = None) -> int:
+        rows = [(e.kind, e.number, _encode(dict(e.payload)), e.time_s, e.schema) for e in events]
+        study = self._study
+
+        def work(db: sqlite3.Connection) -> int:
+            now = time.time()
+            if turn is not None:
+                row = db.execute("SELECT turn, turn_until FROM studies WHERE id = ?", (study,)).fetchone()
+                if row is None or row[0] != turn.token or row[1] < now:
+                    raise TurnExpired("the turn ran out before its events were written", "take a new turn")
+            seq = int(db.execute("SELECT COALESCE(MAX(seq), 0) FROM events WHERE study = ?", (study,)).fetchone()[0])
+            for event, row in zip(events, rows, strict=True):
+                seq += 1
+                db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", (study, seq, *row))
+                if event.kind == "started" and event.payload.get("lease_s") is not None:
+                    until = now + event.payload["lease_s"]
+                    db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", (study, event.number, until))
+                elif event.kind in ("told", "lost"):
+                    db.execute("DELETE FROM leases WHERE study = ? AND number = ?", (study, event.number))
+            return seq
+
+        return self._storage.write(work)
+
+    def read(self, since: int = 0) -> list[Event]:
+        sql = "SELECT kind, number, payload, time_s, schema, seq FROM events WHERE study = ? AND seq > ? ORDER BY seq"
+        rows = self._storage.run(lambda db: db.execute(sql, (self._study, since)).fetchall())
+        return [Event(k, n, json.loads(p), t, schema, seq) for k, n, p, t, schema, seq in rows]
+
+    def beat(self, number: int, lease_s: float) -> None:
+        sql = "UPDATE leases SET until = ? WHERE study = ? AND number = ?"
+        arguments = (time.time() + lease_s, self._study, number)
+        self._storage.write(lambda db: db.execute(sql, arguments))
+
+    def overdue(self) -> list[int]:
+        sql = "SELECT number FROM leases WHERE study = ? AND until < ? ORDER BY number"
+        rows = self._storage.run(lambda db: db.execute(sql, (self._study, time.time())).fetchall())
+        return [row[0] for row in rows]
+
+
+def _has_tables(db: sqlite3.Connection) -> bool:
+    return bool(
+        db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name IN ('studies', 'events', 'leases')").fetchone()[0]
+        == 3
+    )
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip():
+        raise InvalidInput(
+            f"a study's name has 1 to 200 printable characters and no space at its ends, got {name!r}",
+            "choose another --name",
+        )
+
+
+def _parse(url: str) -> tuple[Path, str]:
+    scheme, _, rest = url.partition("://")
+    if not rest:
+        return Path(url), "NORMAL"
+    if scheme != "sqlite":
+        raise InvalidInput(f"unknown storage {scheme}://…", "give a path, or sqlite:///my.db")
+    rest, _, query = rest.partition("?")
+    path = Path(unquote(rest.removeprefix("/")))
+    wanted = parse_qs(query)
+    synchronous = wanted.pop("synchronous", ["normal"])[0].upper()
+    if wanted or synchronous not in ("NORMAL", "FULL") or not path.name:
+        raise InvalidInput(f"cannot use storage {url!r}", "write sqlite:///my.db or sqlite:///my.db?synchronous=full")
+    return path, synchronous
+
+
+def _explain(error: sqlite3.Error, path: Path) -> StorageError:
+    text = str(error)
+    if "unable to open" in text:
+        return StorageError(f"cannot open the storage {path}", "check that its folder exists and is writable")
+    if "readonly" in text or "read-only" in text:
+        return StorageError(f"the storage {path} is read-only", "choose a writable --storage")
+    if "not a database" in text or "malformed" in text:
+        return StorageError(f"{path} is not a Fettle storage: {text}", "choose another --storage")
+    if "full" in text:
+        return StorageError(f"no room left for the storage {path}: {text}", "free disk space, then resume")
+    return StorageError(f"the storage {path} failed: {text}", "check the disk and the permissions")
