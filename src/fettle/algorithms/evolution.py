@@ -1,35 +1,45 @@
-"""Regularised (ageing) evolution: Real et al. 2019, arXiv:1802.01548, algorithm 1."""
+"""Regularised (aging) evolution (Real et al. 2019, arXiv:1802.01548, algorithm 1).
 
-from collections.abc import Sequence
+The population is the last P trials; a tournament of S picks a parent, and its mutant is proposed. Failed trials
+are never parents. A stopped (censored) trial's loss is only a lower bound: it loses against every trial with
+a full measurement. With several objectives the parent is drawn from the tournament's Pareto front.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.random import Generator
 
-from fettle.algorithms.qmc import QuasiRandom
-from fettle.algorithms.unused import Unused
-from fettle.core import pareto
+from fettle.algorithms.used import Used
 from fettle.core.errors import InvalidInput
+from fettle.core.pareto import front
 from fettle.core.protocols import Proposal
-from fettle.core.space import Space
-from fettle.core.trial import Constraint, Objective, Outcome, Params, Trial
+from fettle.core.space import Params, Space
+from fettle.core.trial import Constraint, Objective, Outcome, Trial
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+_FAILURES = 2  # discrete values that failed so often are not proposed again, as far as draws can avoid it
 
 
 @dataclass(frozen=True, slots=True)
 class Evolution:
-    """The `population` last good trials live; the best of a random `tournament` of them is mutated.
+    """population: P. tournament: S. initial: uniform draws before the first mutant (default: P)."""
 
-    Failed and early-stopped trials are never parents: of the one there is no loss, of the other only a bound.
-    """
-
-    population: int = 20
-    tournament: int = 6
+    population: int = 24
+    tournament: int = 8
+    initial: int | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.tournament <= self.population:
+        initial = self.population if self.initial is None else self.initial
+        if not 1 <= self.tournament <= self.population or not 1 <= initial <= self.population:
             raise InvalidInput(
-                f"expected 1 <= tournament <= population, got {self.tournament} and {self.population}",
-                "e.g. fettle.Evolution(population=20, tournament=6)",
+                f"evolution: expected 1 <= tournament, initial <= population, got {self!r}",
+                "e.g. Evolution(population=24, tournament=8)",
             )
 
     def build(
@@ -39,43 +49,67 @@ class Evolution:
         constraints: Sequence[Constraint],
         seed: int,
         budget: int | None,
-    ) -> "RegularisedEvolution":
-        return RegularisedEvolution(space, seed, self)
+    ) -> "AgingEvolution":
+        return AgingEvolution(space, self)
 
 
-class RegularisedEvolution:
-    def __init__(self, space: Space, seed: int, settings: Evolution) -> None:
-        self._space, self._settings = space, settings
-        self._unused = Unused(space)
-        self._first = QuasiRandom(space, seed)
-        self._living: dict[int, tuple[Params, Outcome]] = {}  # trial number -> member, oldest first
+class AgingEvolution:
+    def __init__(self, space: Space, settings: Evolution) -> None:
+        self.space = space
+        self.settings = settings
+        self.initial = settings.population if settings.initial is None else settings.initial
+        self.population: dict[int, tuple[Params, Outcome]] = {}  # by trial number, the oldest first
+        self._used = Used(space)
+        self._failed: Counter[Hashable] = Counter()
+        self._discrete = [column.name for column in space.columns if column.size is not None]
 
-    def ask(self, n: int, number: int, pending: Sequence[Params], rng: Generator) -> list[Proposal]:
-        if len(self._living) < min(self._settings.population, 4) or not self._space.columns:
-            return self._first.ask(n, number, pending, rng)
-        picked = self._unused.pick(n, pending, lambda i, attempt: self._child(attempt, rng))
-        return [Proposal(params) for params in picked]
+    def ask(self, n: int, number: int, pending: Sequence[Params], rng: "Generator") -> list[Proposal]:
+        notes: dict[Hashable, str] = {}
+        mature = len(self.population) >= self.initial
+
+        def draw(attempt: int) -> Params:
+            for _ in range(4):
+                if mature and self.space.size != 1:
+                    parent = self._parent(rng)
+                    params = self.space.mutate(self.population[parent][0], rng, n=1 + attempt // 4)
+                    notes[self.space.key(params)] = f"mutant of trial {parent}"
+                else:
+                    params = self.space.sample(1, rng)[0]
+                if not self._discrete or self._failed[self._values(params)] < _FAILURES:
+                    break
+            return params
+
+        found = self._used.fresh(n, pending, rng, draw)
+        return [Proposal(params, notes.get(self.space.key(params), "uniform draw")) for params in found]
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
-        self._unused.add(trial.params)
-        self._first.tell(trial, outcome)
-        self._living.pop(trial.number, None)
-        if outcome.ok and not any(c > 0 for c in outcome.censored) and all(x == x for x in outcome.losses):
-            self._living[trial.number] = (trial.params, outcome)
-            if len(self._living) > self._settings.population:
-                del self._living[next(iter(self._living))]
+        self._used.add(trial.params)
+        self.population.pop(trial.number, None)  # a later rung replaces the earlier
+        if not outcome.ok:
+            self._failed[self._values(trial.params)] += 1
+        elif self.space.contains(trial.params):
+            self.population[trial.number] = (trial.params, outcome)
+            if len(self.population) > self.settings.population:
+                del self.population[next(iter(self.population))]
 
-    def _child(self, attempt: int, rng: Generator) -> Params:
-        """One parameter of the parent changes; more of them, where that has led to used points only."""
-        return self._space.mutate(self._parent(rng), rng, n=1 + attempt // 16)
+    def _values(self, params: Params) -> Hashable:
+        return tuple((type(value), value) for value in map(params.get, self._discrete))
 
-    def _parent(self, rng: Generator) -> Params:
-        members = list(self._living.values())
-        drawn = rng.choice(len(members), size=min(self._settings.tournament, len(members)), replace=False)
-        rivals = [members[i] for i in drawn]
-        best = min(outcome.order[:2] for _, outcome in rivals)
-        rivals = [rival for rival in rivals if rival[1].order[:2] == best]
-        if len(rivals[0][1].losses) == 1:
-            return min(rivals, key=lambda rival: rival[1].order)[0]
-        front = pareto.front(np.array([outcome.losses for _, outcome in rivals]))
-        return rivals[int(rng.choice(front))][0]
+    def _parent(self, rng: "Generator") -> int:
+        numbers: list[int] = list(self.population)
+        entrants: list[int] = [numbers[i] for i in rng.permutation(len(numbers))[: self.settings.tournament].tolist()]
+        outcomes = {number: self.population[number][1] for number in entrants}
+        ranks = {number: _rank(outcomes[number]) for number in entrants}
+        best = min(ranks.values())
+        leaders = [number for number in entrants if ranks[number] == best]
+        if len(outcomes[leaders[0]].losses) > 1:
+            losses = np.array([outcomes[number].losses for number in leaders], dtype=float)
+            first: int = front(np.nan_to_num(losses, nan=math.inf, posinf=math.inf))[0]
+            return leaders[first]  # entrants stand in random order
+        return min(leaders, key=lambda number: outcomes[number].order)
+
+
+def _rank(outcome: Outcome) -> tuple[float, bool, float]:
+    """Feasible first, then fully measured, then by violation; the losses decide among equals."""
+    infeasible, violation, _ = outcome.order
+    return infeasible, any(sign > 0 for sign in outcome.censored), violation

@@ -1,22 +1,29 @@
-"""Grid search: every point of the space, the last parameter changing fastest."""
+"""Grid search: all params in row order, the last parameter changing fastest."""
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from numpy.random import Generator
-
-from fettle.core.errors import Exhausted
+from fettle.algorithms.used import Used
+from fettle.core.errors import Exhausted, InvalidInput
 from fettle.core.protocols import Proposal
-from fettle.core.space import Space
-from fettle.core.trial import Constraint, Objective, Outcome, Params, Trial
+from fettle.core.space import Params, Space
+from fettle.core.trial import Constraint, Objective, Outcome, Trial
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """levels: evenly spaced values, ends included, for each continuous parameter."""
+    """`levels`: evenly spaced values, ends included, of each continuous parameter; others take all their values."""
 
     levels: int = 5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.levels, bool) or not isinstance(self.levels, int) or self.levels < 1:
+            raise InvalidInput(f"grid: expected levels >= 1, got {self.levels!r}")
 
     def build(
         self,
@@ -30,36 +37,34 @@ class Grid:
 
 
 class GridSearch:
-    """Proposes the first points of the grid that are neither told nor pending."""
+    """The next points are the first of the grid that are neither told nor pending, so workers never collide."""
 
     def __init__(self, space: Space, levels: int) -> None:
-        self._key = space.key
-        self._rest = space.grid(levels)
-        self._seen: deque[Params] = deque()  # taken from the grid, not told yet
-        self._told: set[Hashable] = set()
+        self.space = space
+        self._used = Used(space)
+        self._grid: Iterator[Params | None] = iter(space.grid(levels))
+        self._ahead: deque[tuple[Hashable, Params]] = deque()  # cache: read from the grid, and not told yet
 
-    def ask(self, n: int, number: int, pending: Sequence[Params], rng: Generator) -> list[Proposal]:
-        used = {self._key(p) for p in pending}
-        while self._seen and self._key(self._seen[0]) in self._told:
-            self._seen.popleft()
-        picked: list[Params] = []
-        for params in self._seen:
-            if len(picked) < n and not self._is_used(params, used):
-                picked.append(params)
-        while len(picked) < n and (following := next(self._rest, None)) is not None:
-            self._seen.append(following)
-            if not self._is_used(following, used):
-                picked.append(following)
-        if not picked:
-            raise Exhausted("every point of the grid has been proposed", "raise `levels`, or stop here")
-        return [Proposal(dict(params)) for params in picked]
+    def ask(self, n: int, number: int, pending: Sequence[Params], rng: "Generator") -> list[Proposal]:
+        busy = self._used.pending(pending)
+        while self._ahead and self._ahead[0][0] in self._used.keys:
+            self._ahead.popleft()
+        found: list[Params] = []
+        for i in range(len(self._ahead)):
+            if len(found) == n:
+                break
+            key, params = self._ahead[i]
+            if key not in self._used.keys and key not in busy:
+                found.append(params)
+        while len(found) < n and (point := next(self._grid, None)) is not None:
+            key, params = self.space.key(point), point
+            if key not in self._used.keys:
+                self._ahead.append((key, params))
+                if key not in busy:
+                    found.append(params)
+        if n and not found:
+            raise Exhausted("all points of the grid have been proposed", "raise `levels` for a finer grid")
+        return [Proposal(dict(params)) for params in found]
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
-        self._told.add(self._key(trial.params))
-
-    def _is_used(self, params: Params, used: set[Hashable]) -> bool:
-        key = self._key(params)
-        if key in self._told or key in used:
-            return True
-        used.add(key)
-        return False
+        self._used.add(trial.params)

@@ -1,19 +1,21 @@
-"""Uniform random search."""
+"""Random search: uniform draws from the allowed params (Bergstra & Bengio 2012, JMLR 13)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from numpy.random import Generator
-
-from fettle.algorithms.unused import Unused
+from fettle.algorithms.used import Used
 from fettle.core.protocols import Proposal
-from fettle.core.space import Space
-from fettle.core.trial import Constraint, Objective, Outcome, Params, Trial
+from fettle.core.space import Params, Space
+from fettle.core.trial import Constraint, Objective, Outcome, Trial
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 
 @dataclass(frozen=True, slots=True)
 class Random:
-    """Independent uniform draws; without replacement in finite spaces."""
+    """Uniform draws."""
 
     def build(
         self,
@@ -28,12 +30,12 @@ class Random:
 
 class RandomSearch:
     def __init__(self, space: Space) -> None:
-        self._space = space
-        self._unused = Unused(space)
+        self.space = space
+        self._used = Used(space)
 
-    def ask(self, n: int, number: int, pending: Sequence[Params], rng: Generator) -> list[Proposal]:
-        picked = self._unused.pick(n, pending, lambda i, attempt: self._space.sample(1, rng)[0])
-        return [Proposal(params) for params in picked]
+    def ask(self, n: int, number: int, pending: Sequence[Params], rng: "Generator") -> list[Proposal]:
+        drawn = self._used.fresh(n, pending, rng, lambda attempt: self.space.sample(1, rng)[0])
+        return [Proposal(params) for params in drawn]
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
-        self._unused.add(trial.params)
+        self._used.add(trial.params)

@@ -73,7 +73,7 @@ def _restrict(form: dict[str, Any], column: Column, values: list[Any]) -> list[s
         gone = [name for name in item["choice"] if name not in values]
         item["choice"] = {name: sub for name, sub in item["choice"].items() if name in values}
         return [f"{column.name}.{name}" for name in gone]
-    kept = {key: item[key] for key in ("unit", "prior") if key in item}
+    kept: dict[str, Any] = {key: item[key] for key in ("unit", "prior") if key in item}
     order = (
         sorted(values) if column.kind in ("float", "int") else [v for v in column.domain.values() if _listed(v, values)]
     )

@@ -33,6 +33,9 @@ class Points(Protocol):
     def key(self, params: Mapping[str, Any]) -> Hashable: ...
     def allows(self, params: Mapping[str, Any]) -> bool: ...
     def encode(self, params_list: Sequence[Mapping[str, Any]]) -> np.ndarray: ...
+    def place(self, params: Mapping[str, Any]) -> int | None: ...
+    @property
+    def listed_cube(self) -> np.ndarray: ...
 
 
 def is_active(columns: Sequence[Column], column: Column, params: Mapping[str, Any]) -> bool:
@@ -85,8 +88,7 @@ def decoded(columns: Sequence[Column], u: Sequence[float]) -> Params:
 def drawn(space: Points, n: int, rng: "Generator") -> list[Params]:
     """n uniform draws: by rejection, then (finite spaces) by enumeration."""
     if space.only is not None:
-        allowed = [params for params in space.only if space.allows(params)]
-        return [dict(_pick(allowed, rng)) for _ in range(n)]
+        return [dict(space.only[i]) for i in rng.integers(len(space.only), size=n).tolist()]
     columns = space.columns
     if not space.conditions:
         return [decoded(columns, u) for u in rng.random((n, len(columns))).tolist()]
@@ -123,6 +125,11 @@ def walk(space: Points, levels: int | None) -> Iterator[Params]:
         )
     if levels is not None and levels < 1:
         raise SpaceError(f"grid: expected at least 1 level, got {levels}")
+    return _walk(space, levels)
+
+
+def _walk(space: Points, levels: int | None) -> Iterator[Params]:
+    columns = space.columns
     places = {column.name: j for j, column in enumerate(columns)}
     ready: list[list[Condition]] = [[] for _ in columns]  # conditions by the last column that they mention
     for condition in space.conditions:
@@ -134,20 +141,29 @@ def walk(space: Points, levels: int | None) -> Iterator[Params]:
         ends = [0.5] if levels == 1 else np.linspace(0.0, 1.0, levels or 0).tolist()
         return (column.domain.decode(u) for u in ends)
 
-    def extend(j: int, params: Params) -> Iterator[Params]:
+    def following(j: int, params: Params) -> int:
         while j < len(columns) and not is_active(columns, columns[j], params):
             j += 1
-        if j == len(columns):
-            yield dict(params)
-            return
-        column = columns[j]
-        for value in values(column):
-            params[column.name] = value
-            if all(condition.holds(params) for condition in ready[j]):
-                yield from extend(j + 1, params)
-            del params[column.name]
+        return j
 
-    return extend(0, {})
+    params: Params = {}
+    stack = [(0, values(columns[0]))] if columns else []
+    if not columns:
+        yield {}
+    while stack:  # no recursion: spaces of architectures have hundreds of columns
+        j, left = stack[-1]
+        try:
+            params[columns[j].name] = next(left)
+        except StopIteration:
+            stack.pop()
+            params.pop(columns[j].name, None)
+            continue
+        if all(condition.holds(params) for condition in ready[j]):
+            deeper = following(j + 1, params)
+            if deeper == len(columns):
+                yield dict(params)
+            else:
+                stack.append((deeper, values(columns[deeper])))
 
 
 def mutated(space: Points, params: Mapping[str, Any], rng: "Generator", n: int = 1) -> Params:
@@ -215,21 +231,22 @@ def _next(domain: Any, u: float, side: float) -> Any:
 
 
 def _neighbour(space: Points, params: Mapping[str, Any], rng: "Generator") -> Params:
-    """One of the listed params; the rank by encoded distance is geometric with mean 3."""
-    allowed = [p for p in space.only or () if space.allows(p)]
-    distance = distances(space, params, allowed)
-    here = space.key(params)
-    order = [i for i in np.argsort(distance, kind="stable").tolist() if space.key(allowed[i]) != here]
-    if not order:
+    """One of the listed params; its rank by encoded distance is geometric (p = 1/3)."""
+    listed = space.only or ()
+    if len(listed) < 2:
         raise SpaceError("cannot mutate: `only` lists a single point")
-    return allowed[order[min(int(rng.geometric(1 / 3)) - 1, len(order) - 1)]]
+    distance = distances(space.columns, space.encode([params])[0], space.listed_cube)
+    if (here := space.place(params)) is not None:
+        distance[here] = np.inf
+    others = len(listed) - (here is not None)
+    rank = (int(rng.geometric(1 / 3)) - 1) % others
+    return listed[int(np.argsort(distance, kind="stable")[rank])]
 
 
-def distances(space: Points, params: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Distance (n,) in the unit cube; unordered values and inactive against active count 1."""
-    u, U = space.encode([params])[0], space.encode(others)
+def distances(columns: Sequence[Column], u: np.ndarray, U: np.ndarray) -> np.ndarray:
+    """Distance (n,) of u (d,) to U (n, d) in the unit cube; unordered values, and inactive to active, count 1."""
     gap = np.abs(U - u)
-    unordered = [j for j, c in enumerate(space.columns) if c.kind in ("categorical", "choice")]
+    unordered = [j for j, c in enumerate(columns) if c.kind in ("categorical", "choice")]
     gap[:, unordered] = np.where(gap[:, unordered] > 0, 1.0, gap[:, unordered])
     gap = np.where(np.isnan(U) & np.isnan(u), 0.0, np.where(np.isnan(gap), 1.0, gap))
     total: np.ndarray = np.sqrt((gap**2).sum(axis=1))

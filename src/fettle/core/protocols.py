@@ -97,15 +97,26 @@ class Scheduler(Protocol):
 class Context(Protocol):
     """What an evaluator knows of its trial."""
 
-    number: int
-    seed: int
-    fidelity: float | None
-    workdir: Path
-    devices: Sequence[str]
-    checkpoint: Path | None
-    incumbent: Mapping[str, float] | None
-    predicted: Mapping[str, Any] | None
-    deadline_s: float | None  # seconds that are left to this trial when it starts
+    @property
+    def number(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def fidelity(self) -> float | None: ...
+    @property
+    def workdir(self) -> Path: ...
+    @property
+    def devices(self) -> Sequence[str]: ...
+    @property
+    def checkpoint(self) -> Path | None: ...
+    @property
+    def incumbent(self) -> Mapping[str, float] | None: ...
+    @property
+    def predicted(self) -> Mapping[str, Any] | None: ...
+    @property
+    def deadline_s(self) -> float | None:
+        """Seconds that this trial has when it starts."""
+        ...
 
     def report(self, fidelity: float, metrics: Mapping[str, float]) -> bool:
         """Blocks, within a bound, until the study has decided: True to go on, False to stop."""
@@ -168,7 +179,8 @@ class Executor(Protocol):
 class Turn(Protocol):
     """The right to propose in one study."""
 
-    token: str
+    @property
+    def token(self) -> str: ...
 
 
 class Journal(Protocol):
@@ -240,7 +252,15 @@ class Problem(Protocol):
         """The baseline: always trial 0, even where it lies outside the space."""
         ...
 
+    def completed(self, trials: Sequence[Trial]) -> "Problem":
+        """The problem with what the first trials have shown filled in, such as a rate to compare at."""
+        ...
+
     def evaluate(self, params: Params, ctx: Context) -> Metrics: ...
+
+    def measure(self, settings: Mapping[str, Any], params: Params, ctx: Context) -> Metrics:
+        """One more measurement on a fresh start, for confirmation and `fettle measure`."""
+        ...
 
     def estimate(self, params: Params) -> Metrics:
         """Cheap prediction; may veto or inform, never a trial."""

@@ -7,17 +7,20 @@ JSON and YAML (`Space.from_json`): {"threads": {"int": [1, 8]}, "lr": {"float": 
 
 import json
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fettle.core.conditions import Condition, compile_condition
-from fettle.core.domains import Categorical, Column, Domain, Float, Int, Ordinal, Value, slots
+from fettle.core.choices import Categorical, Listed, Ordinal, index_of
+from fettle.core.conditions import Condition
+from fettle.core.domains import Column, Domain, Value, set_fields, slots
 from fettle.core.errors import InvalidInput, ParamsError, SpaceError
 from fettle.core.narrowing import difference, narrowed
-from fettle.core.points import drawn, mutated, validated, walk
+from fettle.core.numeric import Float, Int
+from fettle.core.points import COUNTED, drawn, mutated, validated, walk
+from fettle.core.reading import Makers, check_name, conditions, flattened, is_json, mixed, raw_size, read_space
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -25,27 +28,26 @@ if TYPE_CHECKING:
 __all__ = ["Categorical", "Choice", "Column", "Float", "Group", "Int", "Ordinal", "Params", "Space", "Value"]
 
 Params = dict[str, Any]
-COUNTED = 10**6  # spaces with constraints are counted by enumeration up to this raw size
-_DRAWS = 2_000  # rejection sampling gives up after so many
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Choice:
+class Choice(Listed):
     """One of several branches, each a Space whose parameters exist only when it is chosen."""
 
     items: tuple[tuple[str, "Space"], ...]
-    _names: Categorical
+    choices: tuple[Value, ...]
+    _index: dict[tuple[type, Value], int] = field(repr=False, compare=False)
 
     def __init__(self, branches: "Mapping[str, Space] | None" = None, /, **more: "Space") -> None:
         items = tuple({**(branches or {}), **more}.items())
         if not items:
             raise SpaceError("Choice: expected at least one branch, got none", "write fettle.Choice(a=fettle.Space())")
         for name, space in items:
-            _check_name("branch", name)
+            check_name("branch", name)
             if not isinstance(space, Space):
                 raise SpaceError(f"Choice: branch {name!r}: expected a Space, got {space!r}")
-        object.__setattr__(self, "items", items)
-        object.__setattr__(self, "_names", Categorical([name for name, _ in items]))
+        names = tuple(name for name, _ in items)
+        set_fields(self, items=items, choices=names, _index=index_of(names))
 
     @property
     def branches(self) -> "dict[str, Space]":
@@ -54,32 +56,6 @@ class Choice:
     @property
     def kind(self) -> str:
         return "choice"
-
-    @property
-    def size(self) -> int:
-        """Number of branches."""
-        return len(self.items)
-
-    def check(self, value: Any) -> Value:
-        return self._names.check(value)
-
-    def parse(self, text: str) -> Value:
-        return self._names.parse(text)
-
-    def values(self) -> Iterator[Value]:
-        return self._names.values()
-
-    def encode(self, value: Value) -> float:
-        return self._names.encode(value)
-
-    def decode(self, u: float) -> Value:
-        return self._names.decode(u)
-
-    def encode_many(self, values: Sequence[Value]) -> np.ndarray:
-        return self._names.encode_many(values)
-
-    def decode_many(self, u: np.ndarray) -> list[Value]:
-        return self._names.decode_many(u)
 
     def to_json(self) -> dict[str, Any]:
         return {"choice": {name: space.to_json() for name, space in self.items}}
@@ -90,6 +66,10 @@ class Group:
     """The parameters of another space under a common prefix; always active, and no parameter of its own."""
 
     space: "Space"
+
+    @property
+    def kind(self) -> str:
+        return "group"
 
     def to_json(self) -> dict[str, Any]:
         return {"group": self.space.to_json()}
@@ -118,34 +98,37 @@ class Space:
         self.where: tuple[str, ...] = (where,) if isinstance(where, str) else tuple(where)
         self.prior: dict[str, Any] = dict(prior or {})
         for name, domain in self.domains.items():
-            _check_name("parameter", name)
+            check_name("parameter", name)
             if not isinstance(domain, Float | Int | Categorical | Ordinal | Choice | Group):
                 raise SpaceError(f"parameter {name!r}: expected a domain, got {domain!r}", "e.g. fettle.Float(0, 1)")
         for name, data in self.prior.items():
-            if name not in self.domains or isinstance(self.domains[name], Group) or not _is_json(data):
+            if name not in self.domains or isinstance(self.domains[name], Group) or not is_json(data):
                 raise SpaceError(f"prior of {name!r}: expected JSON data for one of {list(self.domains)}")
-        self.columns: tuple[Column, ...] = tuple(_flatten(self, "", None, None, []))
-        self._names = tuple(column.name for column in self.columns)
-        self._known = {name: i for i, name in enumerate(self._names)}
-        self.conditions: tuple[Condition, ...] = tuple(_conditions(self, "", self._known))
-        self._by_column: dict[int, list[Condition]] = {}
+        self.only: tuple[Params, ...] | None = None
+        self.columns: tuple[Column, ...] = tuple(flattened(self, "", None, None, []))
+        self.names: tuple[str, ...] = tuple(column.name for column in self.columns)  # full paths, active or not
+        self.conditions: tuple[Condition, ...] = tuple(conditions(self, "", self.names))
+        middle = {column.name: column.domain.decode(0.5) for column in self.columns}
         for condition in self.conditions:
-            last = max(self._known[name] for name in condition.names)
-            self._by_column.setdefault(last, []).append(condition)
+            condition.holds(middle)  # raises where it compares text with numbers
         # (1, True and 1.0 hash alike: such columns go into keys with their types)
         self._typed = tuple(
             name
-            for name, column in zip(self._names, self.columns, strict=True)
-            if column.size and column.kind in ("categorical", "ordinal") and _mixed(column.domain)
+            for name, column in zip(self.names, self.columns, strict=True)
+            if column.size and column.kind in ("categorical", "ordinal") and mixed(column.domain)
         )
-        self._flat = all(column.kind != "choice" for column in self.columns)
-        self.only: tuple[Params, ...] | None = None
         if only is not None:
-            listed = {self.key(p): p for p in (validated(self, p) for p in only)}
-            self.only = tuple(listed.values())
+            listed: dict[Hashable, Params] = {}
+            for i, params in enumerate(only):
+                try:
+                    clean = validated(self, params)
+                except ParamsError as error:
+                    raise SpaceError(f"only[{i}]: {error}", error.hint) from error
+                listed[self.key(clean)] = clean
             if not listed:
                 raise SpaceError("only: expected at least one params, got none")
-            self._listed = frozenset(listed)
+            self._places = {key: i for i, key in enumerate(listed)}
+            self.only = tuple(listed.values())
 
     # -- what it is -----------------------------------------------------------------------------------------
 
@@ -168,25 +151,10 @@ class Space:
     def _text(self) -> str:
         return json.dumps(self.to_json())
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Full paths of all parameters, active or not."""
-        return self._names
-
     @cached_property
     def raw_size(self) -> int | None:
         """Number of params regardless of `where` and `only`; None: infinitely many."""
-        size = 1
-        for domain in self.domains.values():
-            if isinstance(domain, Choice):
-                parts = [space.raw_size for _, space in domain.items]
-                branch = None if None in parts else sum(part or 0 for part in parts)
-            else:
-                branch = domain.space.raw_size if isinstance(domain, Group) else domain.size
-            if branch is None:
-                return None
-            size *= branch
-        return size
+        return raw_size(self)
 
     @cached_property
     def size(self) -> int | None:
@@ -208,7 +176,8 @@ class Space:
     @classmethod
     def from_json(cls, form: Mapping[str, Any]) -> "Space":
         """Read the form of this module's docstring (JSON or YAML); raises SpaceError on anything else."""
-        return _read_space(form, "")
+        space: Space = read_space(form, "", Makers(Space, Choice, Group))
+        return space
 
     from_dict = from_json
 
@@ -251,24 +220,16 @@ class Space:
                 decoded[i][column.name] = value
         return decoded
 
-    def _decode_one(self, u: Sequence[float]) -> Params:
-        """The same for one point; ten times as fast."""
-        params: Params = {}
-        for x, column in zip(u, self.columns, strict=True):
-            if column.parent is None or params.get(self._names[column.parent], params) == column.branch:
-                params[column.name] = column.domain.decode(x)
-        return params
-
     # -- points ---------------------------------------------------------------------------------------------
 
     def key(self, params: Mapping[str, Any]) -> Hashable:
         """Identity of canonical params: equal keys, equal params."""
-        key = tuple(map(params.get, self._names))
+        key = tuple(map(params.get, self.names))
         return (key, *(type(params.get(name)) for name in self._typed)) if self._typed else key
 
     def allows(self, params: Mapping[str, Any]) -> bool:
         """Whether canonical params satisfy `where` and `only`."""
-        if self.only is not None and self.key(params) not in self._listed:
+        if self.only is not None and self.key(params) not in self._places:
             return False
         return all(condition.holds(params) for condition in self.conditions)
 
@@ -283,8 +244,17 @@ class Space:
             return False
         return True
 
+    def place(self, params: Mapping[str, Any]) -> int | None:
+        """Index in `only`; None where the params are not listed."""
+        return self._places.get(self.key(params))
+
+    @cached_property
+    def listed_cube(self) -> np.ndarray:
+        """`only`, encoded: (len(only), d)."""
+        return self.encode(self.only or ())
+
     def sample(self, n: int, rng: "Generator") -> list[Params]:
-        """n uniform draws (with replacement) from the allowed params; raises SpaceError where there are (almost) none."""
+        """n uniform draws (with replacement) from what is allowed; raises SpaceError where that is (almost) nothing."""
         return drawn(self, n, rng)
 
     def enumerate(self) -> Iterator[Params]:
@@ -328,103 +298,3 @@ class Space:
         if space.size == 0:
             raise InvalidInput(f"nothing is left of the space with {wanted!r}", "relax the fixed values or `where`")
         return space
-
-
-def _check_name(what: str, name: Any) -> None:
-    if not isinstance(name, str) or not name or "." in name:
-        hint = "quote it: YAML reads on, off, yes and no as booleans" if isinstance(name, bool) else ""
-        raise SpaceError(f"expected a {what} name that is a non-empty string without a dot, got {name!r}", hint)
-
-
-def _is_json(data: Any) -> bool:
-    try:
-        return bool(json.loads(json.dumps(data, allow_nan=False)) == data)
-    except (TypeError, ValueError):
-        return False
-
-
-def _mixed(domain: Any) -> bool:
-    return len(set(domain.choices)) < len(domain.choices)
-
-
-def _flatten(space: Space, prefix: str, parent: int | None, branch: Value, out: list[Column]) -> list[Column]:
-    if prefix and space.only is not None:
-        raise SpaceError(f"{prefix[:-1]!r}: a nested space cannot have `only`", "list full params at the top")
-    for name, domain in space.domains.items():
-        full = prefix + name
-        if isinstance(domain, Group):
-            _flatten(domain.space, f"{full}.", parent, branch, out)
-            continue
-        out.append(Column(full, domain, domain.kind, domain.size, parent, branch))
-        if isinstance(domain, Choice):
-            here = len(out) - 1
-            for inner, sub in domain.items:
-                _flatten(sub, f"{full}.{inner}.", here, inner, out)
-    return out
-
-
-def _conditions(space: Space, prefix: str, known: Mapping[str, int]) -> Iterator[Condition]:
-    yield from (compile_condition(text, known, prefix) for text in space.where)
-    for name, domain in space.domains.items():
-        if isinstance(domain, Group):
-            yield from _conditions(domain.space, f"{prefix}{name}.", known)
-        elif isinstance(domain, Choice):
-            for branch, sub in domain.items:
-                yield from _conditions(sub, f"{prefix}{name}.{branch}.", known)
-
-
-_OPTIONS = {
-    "float": {"log", "step", "unit"},
-    "int": {"log", "step", "unit"},
-    "categorical": {"unit"},
-    "ordinal": {"unit"},
-}
-
-
-def _read_space(form: Any, path: str) -> Space:
-    if form is None:  # YAML's empty branch
-        form = {}
-    if not isinstance(form, Mapping):
-        raise SpaceError(f"{path or 'space'}: expected a mapping of names to domains, got {form!r}")
-    form = dict(form)
-    lists = {key: form.pop(key) for key in ("where", "only") if isinstance(form.get(key), list | tuple | str)}
-    prior = {}
-    domains = {}
-    for name, item in form.items():
-        _check_name("parameter", name)
-        if not isinstance(item, Mapping):
-            raise SpaceError(f"{path}{name}: expected a domain like {{int: [1, 8]}}, got {item!r}")
-        item = dict(item)
-        if "prior" in item:
-            prior[name] = item.pop("prior")
-        domains[name] = _read_domain(item, f"{path}{name}")
-    return Space(domains, prior=prior, **lists)
-
-
-def _read_domain(item: dict[str, Any], path: str) -> Domain | Group:
-    kinds = [kind for kind in (*_OPTIONS, "choice", "group") if kind in item]
-    if len(kinds) != 1:
-        raise SpaceError(f"{path}: expected one of {[*_OPTIONS, 'choice', 'group']}, got the keys {list(item)}")
-    kind = kinds[0]
-    value = item.pop(kind)
-    if unknown := set(item) - _OPTIONS.get(kind, set()):
-        raise SpaceError(
-            f"{path}: unknown {sorted(map(str, unknown))}", f"{kind} knows {sorted(_OPTIONS.get(kind, ()))}"
-        )
-    if kind == "group":
-        return Group(_read_space(value, f"{path}."))
-    if kind == "choice":
-        if not isinstance(value, Mapping):
-            raise SpaceError(f"{path}: choice: expected a mapping of branches to spaces, got {value!r}")
-        for name in value:
-            _check_name("branch", name)
-        return Choice({name: _read_space(sub, f"{path}.{name}.") for name, sub in value.items()})
-    if not isinstance(value, list | tuple) or (kind in ("float", "int") and len(value) != 2):
-        wanted = "[low, high]" if kind in ("float", "int") else "a list of choices"
-        raise SpaceError(f"{path}: {kind}: expected {wanted}, got {value!r}")
-    try:
-        if kind in ("float", "int"):
-            return (Float if kind == "float" else Int)(*value, **item)
-        return (Categorical if kind == "categorical" else Ordinal)(value, **item)
-    except SpaceError as error:
-        raise SpaceError(f"{path}: {error}", error.hint) from error

@@ -53,19 +53,20 @@ class ProcessExecutor:
 
     def submit(self, job: Job, evaluate: Evaluator) -> None:
         job.workdir.mkdir(parents=True, exist_ok=True)
-        worker = next((w for w in self._workers if w.job is None), None)
-        for fresh in (False, True):
-            if worker is None or fresh:
-                worker = self._start(job.workdir.parent)
-            try:
-                if worker.evaluate is not evaluate:
-                    worker.pipe.send(pickle.dumps(("evaluate", cloudpickle.dumps(evaluate))))
-                    worker.evaluate = evaluate
-                worker.pipe.send(pickle.dumps(("job", job)))
-                break
-            except BrokenPipeError:  # it died between trials; a fresh one that dies, too, is a failure
-                self._end(worker)
+        worker = next((w for w in self._workers if w.job is None), None) or self._start(job.workdir.parent)
+        try:
+            self._send(worker, job, evaluate)
+        except BrokenPipeError:  # it died between trials
+            self._end(worker)
+            worker = self._start(job.workdir.parent)
+            self._send(worker, job, evaluate)
         worker.job, worker.begun, worker.stop_at, worker.last = job, time.monotonic(), None, None
+
+    def _send(self, worker: _Worker, job: Job, evaluate: Evaluator) -> None:
+        if worker.evaluate is not evaluate:
+            worker.pipe.send(pickle.dumps(("evaluate", cloudpickle.dumps(evaluate))))
+            worker.evaluate = evaluate
+        worker.pipe.send(pickle.dumps(("job", job)))
 
     def poll(self, timeout_s: float, on_report: Callable[[int, Report], bool]) -> list[Event]:
         give_up = time.monotonic() + timeout_s

@@ -107,14 +107,22 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
     minutes, rest = divmod(whole, 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
+        return f"{minutes} min {rest:02d} s" if rest else f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def value(param: Any) -> str:
-    """A parameter's value as text."""
-    if isinstance(param, bool) or param is None:
-        return {True: "on", False: "off", None: "none"}[param]
-    if isinstance(param, float):
-        return f"{param:.4g}"
-    return plain(param, limit=80)
+def exact(metric: str, given: float | None, currency: str = "") -> str:
+    """A figure that somebody set, not measured: no zeros that claim precision (50 ms)."""
+    if given is None or not math.isfinite(given):
+        return NONE
+    scale, name = unit(metric, given, currency)
+    return f"{given * scale:.6g} {name}".strip()
+
+
+def setting(name: str, given: Any) -> str:
+    """A parameter's value as text, with the unit that its name ends in."""
+    if isinstance(given, bool) or given is None:
+        return {True: "on", False: "off", None: "none"}[given]
+    if isinstance(given, float) or (isinstance(given, int) and name.endswith("_bytes")):
+        return exact(name, given) if name.endswith(_SUFFIXES) else f"{given:.4g}"
+    return plain(given, limit=80)

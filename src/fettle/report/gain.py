@@ -50,7 +50,7 @@ def _worded(metric: str, ratio: float, low: Any, high: Any, objective: Objective
         text = f"no gain shown: worse than the defaults, {number(ratio)}x their {what} ({ends})"
         return _record(metric, ratio, low, high, False, text)
     if better_is_less:
-        less = number(100.0 * (1.0 - ratio))
+        less = f"{100.0 * (1.0 - ratio):.3g}"
         text = f"{less} % lower {what} than the defaults (ratio {number(ratio)}, {ends})"
     else:
         text = f"{number(ratio)}x the {what} of the defaults ({ends})"

@@ -28,7 +28,7 @@ def shorten(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     head = (limit - 1) * 2 // 3
-    return f"{text[:head]}\u2026{text[len(text) - (limit - 1 - head):]}"
+    return f"{text[:head]}\u2026{text[len(text) - (limit - 1 - head) :]}"
 
 
 def joined(words: list[str]) -> str:

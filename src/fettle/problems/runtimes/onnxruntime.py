@@ -49,9 +49,17 @@ def load(path: Path, *, threads: int = 1, spinning: bool = False, graph_optimiza
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     try:
         raw = onnxruntime.InferenceSession(str(path.resolve()), options, providers=["CPUExecutionProvider"])
-    except (RuntimeError, ValueError, onnxruntime.capi.onnxruntime_pybind11_state.OrtException) as error:
+    except failures() as error:
         raise ModelError(f"{path}: ONNX Runtime cannot load it: {error}") from error
     return Session(raw, tuple(output.name for output in raw.get_outputs()))
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises. Its own classes share no base but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
+    return (RuntimeError, ValueError, TypeError, *own)
 
 
 def benchmark(session: Session, tensors: Mapping[str, np.ndarray], *, runs: int = 30, warmup: int = 3) -> np.ndarray:

@@ -21,6 +21,7 @@ _SLOPES = np.exp(np.linspace(math.log(1.0), math.log(60.0), 40))
 _SLOPE_MEDIAN, _SLOPE_SPREAD = 8.0, 0.8  # log-normal; queues between light load and the cliff have 2 to 30
 _DISPERSION_N, _DISPERSION = 4.0, 2.0  # prior on the over-dispersion of blocks: worth so many blocks, around this
 _GRID = 240
+_REACH = 1.2  # of the first grid, in the logarithm of the rate, to both sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +50,21 @@ class Boundary:
         return self.rate.value * math.exp(math.log(odds_factor) / self.slope)
 
 
-def fit_boundary(blocks: Sequence[Block], share: float, *, around: float, spread: float = 1.2) -> Boundary:
+def fit_boundary(blocks: Sequence[Block], share: float, *, around: float, cap: float = math.inf) -> Boundary:
     """Posterior of the rate at which the share of requests over the limit is `share`.
 
-    around: a rate near it, the middle of a grid that reaches `spread` in the logarithm to both sides.
+    around: a rate near it, the middle of the first grid. cap: a rate that over-saturated the server; the
+    boundary lies under it.
     """
     rate = np.array([b.rate for b in blocks])
     n = np.array([b.n for b in blocks], dtype=float)
     k = np.array([b.k for b in blocks], dtype=float)
-    centre, reach = math.log(around), spread
+    centre, reach = math.log(around), _REACH
     for _ in range(2):  # the second grid is centred and scaled on the first one's posterior
         grid = centre + np.linspace(-reach, reach, _GRID)
         posterior = _posterior(grid, np.log(rate), n, k, share)
+        posterior[grid > math.log(cap)] = 0.0
+        posterior /= posterior.sum()
         marginal = posterior.sum(axis=1)
         mean = float(marginal @ grid)
         sd = float(np.sqrt(max(marginal @ (grid - mean) ** 2, 1e-12)))

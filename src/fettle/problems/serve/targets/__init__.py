@@ -1,0 +1,1 @@
+"""Inference servers, one file each."""

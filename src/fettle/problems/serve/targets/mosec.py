@@ -14,7 +14,7 @@ from fettle.core.serving import Launch, Machine, Model, Request, Tensors
 from fettle.core.space import Categorical, Choice, Int, Ordinal, Params, Space
 from fettle.problems.serve import codec
 
-INFER_PATH, READY_PATH = "/v2/models/model/infer", "/v2/models/model/ready"
+INFER_PATH = "/v2/models/model/infer"
 TIMEOUT_MS = 10_000  # per request, in queue and worker; mosec answers 408 after it
 QUEUE_CAPACITY = 1_024  # requests; mosec answers 429 beyond it
 MAX_WORKERS = 64
@@ -33,14 +33,13 @@ class Mosec:
 
     def space(self, model: Model, machine: Machine) -> Space:
         cores = len(machine.cores)
-        limit = "cores" if cores > 1 else "1"
         domains: dict[str, Any] = {"workers": Int(1, min(2 * cores, MAX_WORKERS), log=cores > 8)}
-        where = [f"workers <= 2 * {limit}"]
+        where: list[str] = []
         if cores > 1:
             domains["threads"] = Int(1, cores, log=cores > 8)
             domains["spinning"] = Categorical([True, False])
             # More threads than that only wait for one another; and a lone thread has nobody to spin for.
-            where = [f"workers * threads <= 2 * {limit}", f"threads <= {limit}", "spinning == False or threads > 1"]
+            where = ["workers * threads <= 2 * cores", "threads <= cores", "spinning == False or threads > 1"]
         if model.batchable:
             batch = Space({"max_batch": Ordinal(MAX_BATCH), "max_wait_ms": Ordinal(MAX_WAIT_MS, unit="ms")})
             domains["batching"] = Choice({"off": Space(), "on": batch})
@@ -78,7 +77,7 @@ class Mosec:
         here = files("fettle.problems.serve")
         return Launch(
             argv=(sys.executable, "server.py", "--address=127.0.0.1", f"--port={port}", *flags),
-            ready=Request("POST", READY_PATH),
+            ready=self._encode({}),  # answered by a worker; an empty body would be answered by mosec's front
             encode=self._encode,
             decode=codec.decode_response,
             # The sockets' path is relative, so it stays short however deep the work folder lies.

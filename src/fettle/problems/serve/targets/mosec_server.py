@@ -3,7 +3,9 @@
 Runs in a folder of its own beside `codec.py`, `config.json` and the model, with mosec, onnxruntime and NumPy
 installed and without Fettle; it is copied there, never imported. mosec's flags come from the command line,
 its folder for sockets from MOSEC_PATH. `POST /v2/models/model/infer` takes one or, where the model can, several
-items; an empty body on `/v2/models/model/ready` is answered once *all* workers have loaded the model.
+items; a request without inputs is answered without outputs, once *all* workers have loaded the model. (mosec's
+front itself answers GET / and empty bodies with 200, before any worker is there: they prove nothing. And a bad
+request that mosec has put into a batch takes its neighbours with it: all of them are answered with 422.)
 """
 
 import json
@@ -16,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from codec import decode_request, dtype_name, encode_response  # type: ignore[import-not-found]
+from codec import decode_request, dtype_name, encode_response
 from mosec import Server, ValidationError, Worker
 
 HERE = Path(__file__).resolve().parent
-READY_ROUTE, INFER_ROUTE = "/v2/models/model/ready", "/v2/models/model/infer"
+ROUTE = "/v2/models/model/infer"
 LEVELS = {
     "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -46,13 +48,13 @@ def load_session(config: dict[str, Any]) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-class Inference(Worker):  # type: ignore[misc]
+class Inference(Worker):
     """One process with one session. Requests that mosec gathered run as one batch along axis 0."""
 
     resp_mime_type = "application/octet-stream"
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.config = load_config()
         self.session = load_session(self.config)
         self.outputs = [output.name for output in self.session.get_outputs()]
@@ -61,12 +63,13 @@ class Inference(Worker):  # type: ignore[misc]
 
     def _warm_up(self) -> None:
         """One run of zeros, so that the first request does not pay for buffers. A model may refuse zeros."""
-        zeros = {name: np.zeros(s["shape"], s["dtype"]) for name, s in self.config["inputs"].items() if s["dtype"] != "str"}
-        if len(zeros) == len(self.config["inputs"]):
-            try:
-                self.session.run(None, zeros)
-            except Exception as error:
-                print(f"warm-up with zeros failed: {error}", file=sys.stderr)
+        specs = self.config["inputs"]
+        if any(spec["dtype"] == "str" for spec in specs.values()):
+            return
+        try:
+            self.session.run(None, {name: np.zeros(spec["shape"], spec["dtype"]) for name, spec in specs.items()})
+        except Exception as error:  # noqa: BLE001, RUF100 (no common base)
+            sys.stderr.write(f"warm-up with zeros failed: {error}\n")
 
     def _await_others(self) -> None:
         """Until every worker has loaded: a server with half of its workers must not look ready."""
@@ -78,11 +81,11 @@ class Inference(Worker):  # type: ignore[misc]
             time.sleep(0.01)
 
     def deserialize(self, data: bytes) -> Tensors:
-        """Empty: the readiness question, no inputs. Anything but the model's inputs is answered with 422."""
-        if not data:
-            return {}
+        """No inputs at all is the question for readiness. Else anything but the model's inputs is answered with 422."""
         try:
             tensors: Tensors = decode_request(data)
+            if not tensors:
+                return tensors
             for name, spec in self.config["inputs"].items():
                 check(name, spec, tensors, batchable=self.config["batchable"])
         except ValueError as error:
@@ -122,17 +125,18 @@ def check(name: str, spec: dict[str, Any], tensors: Tensors, *, batchable: bool)
     """Raises ValueError unless the tensor is there with the dtype and shape of one request (or a batch)."""
     if name not in tensors:
         raise ValueError(f"input {name!r} is missing")
-    array, skip = tensors[name], int(batchable)
+    array, fixed = tensors[name], int(batchable)
     if dtype_name(array) != spec["dtype"]:
         raise ValueError(f"input {name!r}: expected {spec['dtype']}, got {dtype_name(array)}")
-    if len(array.shape) != len(spec["shape"]) or list(array.shape[skip:]) != spec["shape"][skip:] or 0 in array.shape[:1]:
-        raise ValueError(f"input {name!r}: expected shape {spec['shape']}, got {list(array.shape)}")
+    shape, wanted = list(array.shape), spec["shape"]
+    if len(shape) != len(wanted) or shape[fixed:] != wanted[fixed:] or shape[:1] == [0]:
+        raise ValueError(f"input {name!r}: expected shape {wanted}, got {shape}")
 
 
 def main() -> None:
     config = load_config()
     os.chdir(HERE)
-    server = Server()  # reads the flags and refuses a port that is taken
+    server = Server()  # type: ignore[no-untyped-call]  # reads the flags and refuses a port that is taken
     folder = Path(os.environ["MOSEC_PATH"])
     shutil.rmtree(folder, ignore_errors=True)  # what a killed server left
     folder.mkdir(parents=True)
@@ -141,9 +145,9 @@ def main() -> None:
         num=config["workers"],
         max_batch_size=config["max_batch"],
         max_wait_time=config["max_wait_ms"],
-        route=[INFER_ROUTE, READY_ROUTE],
+        route=ROUTE,
     )
-    server.run()
+    server.run()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

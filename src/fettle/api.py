@@ -1,0 +1,282 @@
+"""One call from a model to an answer. The command line and the experiment files call these functions."""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fettle import registry
+from fettle.core.answer import effective
+from fettle.core.errors import InvalidInput
+from fettle.core.protocols import Executor, Job, Problem
+from fettle.core.trial import Event, State, Trial
+from fettle.loop import Watch
+from fettle.study import Study
+
+CONFIRM_RATIO = 0.25  # of the budget, kept for measuring the best again
+TRIAL_RATIO = 0.2  # of the budget, at most, for one trial
+_TOP = 3
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a search came to."""
+
+    study: Study
+    problem: Problem | None
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Trial | None:
+        """The recommended feasible trial with its confirmed figures, or None."""
+        return self.study.best
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The answer as JSON: what `fettle best --json` prints."""
+        from fettle.report.document import answer
+
+        found = self.study.answer
+        return answer(self.study.log, found.best, found.front, found.reason, self.artifacts)
+
+    @property
+    def summary(self) -> Any:
+        """Everything that is shown of the study, for the terminal and the page."""
+        from fettle.report.document import summarise
+
+        found = self.study.answer
+        return summarise(self.study.log, found.best, found.front, found.reason, self.artifacts)
+
+    def export(self, folder: str | Path) -> dict[str, str]:
+        """Writes a folder that starts the winner without Fettle. Raises InvalidInput where there is no winner."""
+        best = self.best
+        if best is None:
+            raise InvalidInput(f"study {self.study.name!r} has no feasible answer to export", self.study.answer.reason)
+        if self.problem is None:
+            raise InvalidInput(f"study {self.study.name!r} was opened for reading only", "use fettle.open_study")
+        return self.problem.export(best, Path(folder))
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Writes the HTML report; returns its path."""
+        from fettle.report.html import render
+
+        path = Path(path) if path is not None else self.study.storage.folder(self.study.name) / "report.html"
+        page = render(self.summary)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise InvalidInput(f"cannot write the report to {path}: {error.strerror}", "choose another -o") from error
+        return path
+
+
+def serve(
+    model: str | Path | Mapping[str, str | Path],
+    *,
+    slo: str | Mapping[str, Any],
+    objective: str | Sequence[str] = "cost",
+    budget: str | float = "5m",
+    trials: int | None = None,
+    target: str | Mapping[str, Any] = "mosec",
+    storage: Any = None,
+    name: str | None = None,
+    seed: int = 0,
+    algorithm: Any = "auto",
+    watch: Watch | None = None,
+    **options: Any,
+) -> Result:
+    """Finds how to serve a model on this machine: the best configuration that holds the SLO, confirmed.
+
+    model: an ONNX file, or precision -> file, the first being the reference. slo: "p99=50ms,errors=1%".
+    objective: cost, throughput, latency, or several. budget: "5m" or seconds, confirmation included.
+    options: see `fettle.problems.serve.problem.make` (rate, fix, params, inputs, input_shapes, prices,
+    cores, memory_bytes, arrivals). Raises InvalidInput for whatever cannot be; an SLO that no configuration
+    holds is no error: then `best` is None and the document says the best attainable figure.
+    """
+    from fettle.problems.serve.problem import make
+
+    budget_s = seconds(budget)
+    problem = make(model, slo=slo, objective=objective, target=target, seed=seed, **options)
+    study = Study(
+        problem.space,
+        objectives=problem.objectives,
+        constraints=problem.constraints,
+        algorithm=algorithm,
+        seed=seed,
+        storage=storage,
+        name=name if name is not None else _free_name(storage, problem.label),
+        experiment={**problem.record(), "budget": {"seconds": budget_s, "trials": trials}, "created_s": time.time()},
+    )
+    return carry_out(study, problem, watch=watch)
+
+
+def open_study(name: str, storage: Any) -> Result:
+    """A stored study and the problem it was made for. Raises StudyNotFound, or InvalidInput where its evaluate
+    is a Python function that only its own script has."""
+    study = Study.open(name, storage)
+    spec = study.log.experiment.get("problem")
+    if not spec:
+        raise InvalidInput(
+            f"study {name!r} searches a Python function", "run its own script again: the same name resumes it"
+        )
+    return Result(study, registry.load("problems", spec["name"]).from_spec(spec), stored_artifacts(study))
+
+
+def carry_out(study: Study, problem: Problem, *, watch: Watch | None = None) -> Result:
+    """Runs what is left of the study's budget: search, then confirmation. Also what `fettle resume` does."""
+    budget = study.log.experiment.get("budget") or {}
+    budget_s, trials = budget.get("seconds"), budget.get("trials")
+    executor = _executor(watch)
+    try:
+        if not any(t.confirmed for t in study.trials):
+            _search(study, problem, executor, budget_s, trials, watch)
+            _confirm(study, problem, executor, budget_s, watch)
+    finally:
+        executor.close()
+    result = Result(study, problem, stored_artifacts(study))
+    if result.best is not None:
+        folder = study.storage.folder(study.name) / "winner"
+        result.artifacts.update(result.export(folder))
+    result.artifacts["report"] = str(result.report())
+    return result
+
+
+def measure(
+    result: Result,
+    params: Mapping[str, Any] | None = None,
+    *,
+    trial: int | None = None,
+    repeat: int = 1,
+    watch: Watch | None = None,
+) -> list[dict[str, Any]]:
+    """Measures a configuration again, each time on a fresh server; never changes the study's answer."""
+    study, problem = result.study, result.problem
+    if problem is None:
+        raise InvalidInput(f"study {study.name!r} was opened for reading only", "use fettle.open_study")
+    if (params is None) == (trial is None):
+        raise InvalidInput("expected either a trial's number or params", "write --trial N or --params '{...}'")
+    if trial is not None and not 0 <= trial < len(study.trials):
+        raise InvalidInput(f"study {study.name!r} has no trial {trial}", f"its trials are 0 to {len(study.trials) - 1}")
+    known = effective(study.log.trials[trial]) if trial is not None else None
+    chosen = dict(known.params) if known is not None else study.space.validate(params or {})
+    rate = known.metrics.get("throughput_rps") if known is not None else None
+    executor = _executor(watch)
+    try:
+        payloads = []
+        for _ in range(repeat):
+            payload = _measure_once(study, problem, executor, trial or 0, chosen, {"mode": "search", "rate": rate})
+            payloads.append(payload)
+            if trial is not None:
+                again = {"source": "measure", "wall_s": 0.0, **payload}
+                study.record([Event("remeasured", trial, again, time.time())])
+        return payloads
+    finally:
+        executor.close()
+
+
+def seconds(text: str | float) -> float:
+    """'5m', '90s', '1h30m' or a number of seconds. Raises InvalidInput unless it is above 0."""
+    if isinstance(text, bool) or not isinstance(text, int | float | str):
+        raise InvalidInput(f"expected a time such as 5m, got {text!r}", "write 90s, 5m or 1h30m")
+    if isinstance(text, str):
+        match = _DURATION.fullmatch(text.strip())
+        if match is None or not any(match.groups()):
+            raise InvalidInput(f"expected a time such as 5m, got {text!r}", "write 90s, 5m or 1h30m")
+        hours, minutes, rest = (float(g or 0) for g in match.groups())
+        text = 3600 * hours + 60 * minutes + rest
+    if not 0 < text < float("inf"):
+        raise InvalidInput(f"expected a time above 0, got {text:g} s", "write 90s, 5m or 1h30m")
+    return float(text)
+
+
+def _executor(watch: Watch | None) -> Executor:
+    on_progress = None if watch is None else watch.on_progress
+    made: Executor = registry.load("executors", "process")(workers=1, on_progress=on_progress)
+    return made
+
+
+def _search(
+    study: Study,
+    problem: Problem,
+    executor: Executor,
+    budget_s: float | None,
+    trials: int | None,
+    watch: Watch | None,
+) -> None:
+    if not study.trials and (baseline := problem.defaults()) is not None:
+        study.enqueue(baseline, note="the server's defaults", baseline=True)
+    limit = None if budget_s is None else TRIAL_RATIO * budget_s
+    for target in (1, trials):  # the baseline first: what it shows may complete the problem
+        left = None if budget_s is None else (1 - CONFIRM_RATIO) * budget_s - study.log.seconds
+        if left is not None and left <= 0:
+            return
+        problem = problem.completed(study.trials)
+        study.run(
+            problem.evaluate, trials=target, timeout_s=left, executor=executor, trial_limit_s=limit, watch=watch
+        )
+
+
+def _confirm(study: Study, problem: Problem, executor: Executor, budget_s: float | None, watch: Watch | None) -> None:
+    problem = problem.completed(study.trials)
+    log = study.log
+    ranked = sorted(
+        (log.outcome(t).order, t.number)
+        for t in log.trials
+        if t.state is State.COMPLETE and t.source != "outside" and log.outcome(t).feasible
+    )
+    if not ranked:
+        return
+    chosen = [log.trials[number] for _, number in ranked[:_TOP]]
+    baseline = log.trials[0] if log.experiment.get("baseline") else None
+    if baseline is not None and baseline not in chosen and baseline.state is State.COMPLETE:
+        chosen.append(baseline)
+    # What the search left over belongs to the confirmation, too: certainty is what is missing now.
+    left = 120.0 if budget_s is None else max(CONFIRM_RATIO * budget_s, budget_s - log.seconds)
+    begun = time.monotonic()
+
+    def again(params: Any, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        number = next((t.number for t in chosen if t.params == params), 0)
+        payload = _measure_once(study, problem, executor, number, params, settings)
+        if watch is not None:
+            watch.on_event(log, Event("remeasured", number, {"settings": dict(settings), **payload}, time.time()))
+            watch.tick(left - (time.monotonic() - begun))
+        return payload
+
+    for confirmation in problem.confirm(chosen, baseline, again, budget_s=left):
+        study.record([Event("remeasured", confirmation.number, confirmation.payload, time.time())])
+
+
+def _measure_once(
+    study: Study, problem: Problem, executor: Executor, number: int, params: Any, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One measurement in the executor; returns the payload of its `told` event."""
+    budget_s = (study.log.experiment.get("budget") or {}).get("seconds")
+    limit = max(15.0, TRIAL_RATIO * budget_s) if budget_s else 120.0
+    folder = study.storage.folder(study.name) / "again"
+    job = Job(number, dict(params), seed=time.time_ns() % 2**31, workdir=folder, limit_s=limit)
+    executor.submit(job, partial(problem.measure, settings))
+    give_up = time.monotonic() + limit + 30
+    while time.monotonic() < give_up:
+        for event in executor.poll(0.5, lambda number, report: True):
+            if event.kind == "told":
+                return dict(event.payload)
+            return {"state": "failed", "metrics": {}, "failure": "lost", "error": event.payload.get("error", "")}
+    executor.stop(number)
+    return {"state": "failed", "metrics": {}, "failure": "timeout", "error": f"no end within {limit:.0f} s"}
+
+
+def stored_artifacts(study: Study) -> dict[str, str]:
+    folder = study.storage.folder(study.name)
+    found = {"report": folder / "report.html", "winner": folder / "winner"}
+    return {key: str(path) for key, path in found.items() if path.exists()}
+
+
+def _free_name(storage: Any, label: str) -> str:
+    from fettle.storage import open_storage
+
+    taken = set(open_storage(storage).studies()) if storage is not None else set()
+    return next(n for i in range(1, len(taken) + 2) if (n := label if i == 1 else f"{label}-{i}") not in taken)

@@ -1,0 +1,284 @@
+"""The command line. Exit codes: 0 an answer; 1 no feasible answer, or a promise that does not hold; 2 bad
+input; 130 interrupted. With --json, stdout holds one JSON document and nothing else."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fettle import __version__
+from fettle.core.errors import FettleError, InvalidInput
+
+STORAGE = "fettle.db"
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Group(click.Group):
+    """Turns every foreseeable error into one message with the mend, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        as_json = "--json" in sys.argv
+        try:
+            return super().invoke(ctx)
+        except FettleError as error:
+            _complain(str(error), error.hint, as_json)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            _complain("interrupted", "`fettle resume STUDY` goes on from here", as_json)
+            ctx.exit(130)
+        except BrokenPipeError:
+            ctx.exit(0)
+
+
+def _complain(message: str, hint: str, as_json: bool) -> None:
+    from fettle.report.text import plain
+
+    message, hint = plain(message, lines=True), plain(hint, lines=True)
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "error": message, "hint": hint}))
+    else:
+        click.echo(f"fettle: {message}" + (f"\n  {hint}" if hint else ""), err=True)
+
+
+def _print_json(document: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+storage_option = click.option("--storage", default=STORAGE, show_default=True, help="Path or sqlite:/// URL.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
+stored = _with(click.argument("study"), storage_option, json_option)
+
+
+@click.group(cls=_Group, context_settings=_SETTINGS)
+@click.version_option(__version__, prog_name="fettle")
+def cli() -> None:
+    """Finds, by measuring, how to serve a model on this machine: the configuration that holds the SLO at the
+    lowest cost, confirmed on fresh servers."""
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--slo", required=True, help="Such as p99=50ms or p95=20ms,errors=0.5%.")
+@click.option("--objective", default="cost", show_default=True, help="cost, throughput, latency; several with commas.")
+@click.option("--budget", default="5m", show_default=True, help="Time for search and confirmation together.")
+@click.option("--trials", type=int, help="At most so many trials.")
+@click.option("--target", default="mosec", show_default=True, help="The inference server.")
+@click.option("--model-variant", "variants", multiple=True, metavar="PRECISION=FILE", help="Another precision.")
+@click.option("--fix", multiple=True, metavar="KNOB=VALUE", help="Keeps a knob at one value.")
+@click.option("--param", multiple=True, metavar="KNOB=A,B,...", help="Restricts a knob to some values.")
+@click.option("--inputs", metavar="FILE.npz", help="Real samples to send.")
+@click.option("--input-shape", "shapes", multiple=True, metavar="NAME=1,3,64,64", help="For dynamic dimensions.")
+@click.option("--rate", type=float, help="Requests/s at which latency is an objective.")
+@click.option("--arrivals", default="poisson", show_default=True, type=click.Choice(["poisson", "constant"]))
+@click.option("--cores", type=int, help="Cores that may be used; default: all of this machine.")
+@click.option("--memory", metavar="MIB", type=int, help="Memory allotted to the server; default: what it needs.")
+@click.option("--prices", metavar="FILE", help="Price table (YAML).")
+@click.option("--algorithm", default="auto", show_default=True, help="The search algorithm.")
+@click.option("--command", "template", help="Target command: the command line, with {port} and knobs.")
+@click.option("--space", metavar="FILE", help="Target command: its search space (YAML).")
+@click.option("--ready", default="/", show_default=True, help="Target command: path that answers 200 when ready.")
+@click.option("--path", default="/", show_default=True, help="Target command: path of requests.")
+@click.option("--body", metavar="FILE", help="Target command: request body; default: the model's inputs.")
+@click.option("--name", help="The study's name; default: the model's.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@_with(storage_option, json_option)
+def serve(model: str, as_json: bool, **options: Any) -> None:
+    """Finds how to serve MODEL (an ONNX file) on this machine."""
+    from fettle import api
+    from fettle.cli.options import serve_arguments
+
+    arguments = serve_arguments(model, options)
+    with _view(as_json) as view:
+        result = api.serve(watch=view, **arguments)
+    _answer(result, as_json)
+
+
+@cli.command()
+@click.argument("experiment", type=click.Path())
+@click.option("--storage", help="Overrides the file's storage.")
+@json_option
+def run(experiment: str, storage: str | None, as_json: bool) -> None:
+    """Runs the EXPERIMENT that a YAML file describes."""
+    from fettle import api
+    from fettle.cli.experiment import read
+
+    problem, arguments = read(Path(experiment))
+    if storage is not None:
+        arguments["storage"] = storage
+    arguments.setdefault("storage", STORAGE)
+    with _view(as_json) as view:
+        result = getattr(api, problem)(watch=view, **arguments)
+    _answer(result, as_json)
+
+
+@cli.command()
+@stored
+def resume(study: str, storage: str, as_json: bool) -> None:
+    """Goes on with an interrupted STUDY, on what is left of its budget."""
+    from fettle import api
+
+    result = api.open_study(study, storage)
+    _warn_of_another_machine(result)
+    with _view(as_json) as view:
+        result = api.carry_out(result.study, result.problem, watch=view)
+    _answer(result, as_json)
+
+
+@cli.command()
+@stored
+@click.option("--trial", type=int, help="The trial whose configuration is measured.")
+@click.option("--params", help="Or a configuration, as JSON.")
+@click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True)
+def measure(study: str, storage: str, as_json: bool, trial: int | None, params: str | None, repeat: int) -> None:
+    """Measures a configuration again, each time on a fresh server. Never changes the STUDY's answer."""
+    from fettle import api
+    from fettle.cli.measured import document, show
+
+    result = api.open_study(study, storage)
+    with _view(as_json) as view:
+        payloads = api.measure(result, _params(params), trial=trial, repeat=repeat, watch=view)
+    found = document(result, trial, payloads)
+    _print_json(found) if as_json else show(found)
+    if not any(p["state"] == "complete" for p in payloads):
+        raise click.exceptions.Exit(1)
+
+
+@cli.command(name="list")
+@_with(storage_option, json_option)
+def list_(storage: str, as_json: bool) -> None:
+    """Lists the studies of a storage."""
+    from fettle.cli.shown import listing, show_listing
+
+    found = listing(storage)
+    _print_json(found) if as_json else show_listing(found)
+
+
+@cli.command()
+@stored
+def show(study: str, storage: str, as_json: bool) -> None:
+    """Shows a STUDY: its answer and its trials."""
+    from fettle.cli.shown import show_study, study_document
+
+    result = _stored(study, storage)
+    _print_json(study_document(result)) if as_json else show_study(result)
+
+
+@cli.command()
+@stored
+def best(study: str, storage: str, as_json: bool) -> None:
+    """Prints the answer of a STUDY."""
+    _answer(_stored(study, storage), as_json)
+
+
+@cli.command()
+@stored
+@click.option("-o", "--output", metavar="FILE.html", help="Where to write it; default: the study's folder.")
+def report(study: str, storage: str, as_json: bool, output: str | None) -> None:
+    """Writes the HTML report of a STUDY."""
+    path = _stored(study, storage).report(output)
+    _print_json({"schema": 1, "study": study, "report": str(path)}) if as_json else click.echo(str(path))
+
+
+@cli.command()
+@click.argument("study")
+@click.argument("folder", type=click.Path())
+@_with(storage_option, json_option)
+def export(study: str, folder: str, storage: str, as_json: bool) -> None:
+    """Writes a FOLDER that starts the winner of a STUDY without Fettle."""
+    from fettle import api
+
+    written = api.open_study(study, storage).export(folder)
+    if as_json:
+        _print_json({"schema": 1, "study": study, "artifacts": written})
+    else:
+        click.echo("\n".join(f"{what}: {path}" for what, path in written.items()))
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Says what this machine allows, and what is missing."""
+    from fettle.cli.doctor import findings, show_findings
+
+    found = findings()
+    _print_json(found) if as_json else show_findings(found)
+    if not found["ok"]:
+        raise click.exceptions.Exit(1)
+
+
+def _stored(study: str, storage: str) -> Any:
+    """The stored study; a model that has gone or changed since does not keep its answer from being read."""
+    from fettle.api import Result, stored_artifacts
+    from fettle.study import Study
+
+    opened = Study.open(study, storage)
+    return Result(opened, None, stored_artifacts(opened))
+
+
+def _params(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        params = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"--params: expected JSON, got {text!r:.200} ({error})", "--params '{\"workers\": 2}'") from None
+    if not isinstance(params, dict):
+        raise InvalidInput(f"--params: expected a JSON object, got {text!r:.200}", "--params '{\"workers\": 2}'")
+    return params
+
+
+@contextmanager
+def _view(as_json: bool) -> Iterator[Any]:
+    from fettle.cli.view import open_view
+
+    view = open_view()
+    try:
+        yield view
+    finally:
+        view.close()
+
+
+def _answer(result: Any, as_json: bool) -> None:
+    from fettle.cli.shown import show_answer
+
+    document = result.document
+    _print_json(document) if as_json else show_answer(result)
+    if not document["feasible"]:
+        raise click.exceptions.Exit(1)
+
+
+def _warn_of_another_machine(result: Any) -> None:
+    from fettle.cli.doctor import differences
+
+    for line in differences(result.study.log.experiment.get("fingerprint") or {}):
+        click.echo(f"fettle: warning: {line}", err=True)
+
+
+def main() -> None:
+    """The `fettle` command."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        _complain("interrupted", "`fettle resume STUDY` goes on from here", "--json" in sys.argv)
+        code = 130
+    except click.ClickException as error:
+        _complain(error.format_message(), "see `fettle --help`", "--json" in sys.argv)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

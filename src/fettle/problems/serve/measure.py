@@ -1,0 +1,341 @@
+"""One trial of the serve problem: start the server, load it, find what it holds, price it."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from fettle.core.errors import TrialFailure, TrialStopped
+from fettle.core.protocols import Context
+from fettle.core.trial import Estimate, Params
+from fettle.host.machine import machine_lock
+from fettle.host.redact import redact
+from fettle.host.observe import ForeignLoad, TreeObserver, TreeUsage
+from fettle.problems.serve.cost import per_million, rate_for
+from fettle.problems.serve.load import Generator
+from fettle.problems.serve.operating_point import OperatingPoint, measure_at
+from fettle.problems.serve.priority import as_generator, place
+from fettle.problems.serve.rate_search import RateResult, RateSearch, search
+from fettle.problems.serve.samples import Samples, percentile
+from fettle.problems.serve.session import Server, checker, running, verify
+
+if TYPE_CHECKING:
+    from fettle.problems.serve.problem import ServeProblem
+
+FOREIGN_RATIO = 0.10  # of the machine: more than that taken by others marks a measurement
+MEMORY_MARGIN = 1.3  # allotted memory over the peak
+_CALM_WAIT_S = 10.0
+_LIMIT_S = 60.0  # for a trial that nobody has given a limit
+_LOCK_S = 600.0
+
+
+@dataclass
+class _Run:
+    """What the parts of one trial share."""
+
+    problem: "ServeProblem"
+    params: Params
+    ctx: Context
+    server: Server
+    generator: Generator
+    end: float  # monotonic time at which the trial has to be over
+    shared: bool  # the generator may meet the server on a core
+    client: list[Samples] = field(default_factory=list)
+
+    def left_s(self) -> float:
+        return self.end - time.monotonic()
+
+    def probe(self, rate: float, seconds: float) -> Samples:
+        self.ctx.progress({"phase": "probe", "rate": rate, "seconds": seconds})
+        slo_s = self.problem.slo.limit_s
+        samples = self.generator.open_loop(
+            rate, seconds, arrivals=self.problem.arrivals, slo_s=slo_s, drain_s=max(0.5, 4 * slo_s)
+        )
+        self.client.append(samples)
+        p99 = samples.percentile(0.99)
+        ok = p99 <= slo_s and not samples.oversaturated
+        self.ctx.progress({"phase": "probed", "rate": rate, "p99_s": p99 if math.isfinite(p99) else None, "ok": ok})
+        return samples
+
+
+def evaluate(
+    problem: "ServeProblem", params: Params, ctx: Context, *, mode: str = "search", rate: float | None = None
+) -> dict[str, float | Estimate]:
+    """Metrics of one configuration on a fresh server. mode 'search': the highest rate that holds the SLO,
+    from `rate` on where it is known; 'rate': the figures at that rate.
+
+    Raises TrialFailure with its class, or TrialStopped where the incumbent cannot be beaten any more.
+    """
+    limit_s = min(ctx.deadline_s or math.inf, 2 * _LIMIT_S) if ctx.deadline_s else _LIMIT_S
+    end = time.monotonic() + 0.92 * limit_s - 1.0  # what is left of the limit is for ending the server
+    placement = place(problem.machine)
+    with ExitStack() as stack:
+        ctx.progress({"phase": "waiting for the machine"})
+        waited = time.monotonic()
+        stack.enter_context(machine_lock(min(_LOCK_S, limit_s)))
+        end += time.monotonic() - waited
+        nice = stack.enter_context(as_generator(placement))
+        ctx.progress({"phase": "starting"})
+        memory = problem.memory_bytes or int(0.8 * problem.machine.memory_bytes)
+        server = stack.enter_context(
+            running(
+                lambda port: problem.target.launch(problem.model, params, port),
+                folder=ctx.workdir / "server",
+                machine=placement.server,
+                memory_bytes=memory,
+                nice=nice,
+                start_limit_s=min(0.5 * limit_s, 60.0),
+            )
+        )
+        generator = stack.enter_context(_generator(problem, params, server, ctx.seed))
+        shared = placement.shared and bool(set(server.cores) & set(placement.generator_cores))
+        run = _Run(problem, params, ctx, server, generator, end, shared)
+        observer = TreeObserver(server.process)
+        observer.start()
+        begun = time.monotonic()
+        try:
+            metrics = _figures(run, mode, rate, observer)
+        except TrialFailure as failure:
+            if not failure.log:
+                failure.log = server.log()
+            raise
+        finally:
+            usage = observer.stop()
+            _describe(run, usage, time.monotonic() - begun)
+        return metrics
+
+
+def _generator(problem: "ServeProblem", params: Params, server: Server, seed: int) -> Generator:
+    requests = [server.launch.encode(item) for item in problem.items]
+    references = problem.references(problem.precision(params)) if server.launch.decode is not None else None
+    check = checker(server.launch, references)
+    timeout_s = min(max(10 * problem.slo.limit_s, 1.0), 10.0)
+    verify(server, requests, check, max(timeout_s, 10.0))
+    return Generator(
+        "127.0.0.1",
+        server.port,
+        requests=requests,
+        connections=max(32, 2 * server.launch.concurrency),
+        timeout_s=timeout_s,
+        check=check,
+        seed=seed,
+    )
+
+
+def _figures(run: _Run, mode: str, rate: float | None, observer: TreeObserver) -> dict[str, float | Estimate]:
+    problem, ctx = run.problem, run.ctx
+    ctx.progress({"phase": "warm-up"})
+    concurrency = max(2, 2 * run.server.launch.concurrency)
+    warm = run.generator.closed_loop(concurrency, min(1.0, 0.1 * run.left_s()))
+    if not warm.completed:
+        kinds = ", ".join(f"{kind} x {count}" for kind, count in warm.errors.items())
+        raise run.server.failure(f"no good answer under load ({kinds or 'none at all'})", otherwise="bad_request")
+    if mode == "rate" and rate is not None:
+        return _priced(run, _at_rate(run, rate, observer), observer)
+    capacity = max(warm.throughput_rps, 1.0)
+    # A guess from elsewhere is checked against what the warm-up has shown.
+    start = min(rate, 1.1 * capacity) if rate else 0.85 * capacity
+    result = _calm(run, lambda: _search(run, start, observer))
+    return _priced(run, _answered(run, result, observer), observer)
+
+
+def _search(run: _Run, start: float, observer: TreeObserver) -> RateResult:
+    left = run.left_s()
+    budget = min(12.0, max(4.0, 0.3 * left), max(1.0, left - 2.0))
+    floor = _floor(run, observer)
+    return search(
+        run.probe,
+        run.problem.slo,
+        RateSearch(budget_s=budget),
+        start_rate=start,
+        floor_rate=floor,
+        clock=time.monotonic,
+    )
+
+
+def _floor(run: _Run, observer: TreeObserver) -> float | None:
+    """The rate under which the incumbent cannot be beaten: with one objective, which depends on the rate."""
+    best, objective = run.ctx.incumbent, run.problem.objective
+    if best is None or len(objective) > 1 or objective[0] == "latency":
+        return None
+    if objective[0] == "throughput":
+        return best.get("throughput_rps")
+    cost = best.get("cost_per_million")
+    return None if not cost else rate_for(_cost_per_hour(run, observer), cost)
+
+
+def _calm(run: _Run, work: Callable[[], RateResult]) -> RateResult:
+    """Measures under little foreign load: waits a bounded time, repeats once, and marks what remains noisy."""
+    watch = ForeignLoad(lambda: [*run.server.process.pids()])
+    for attempt in range(2):
+        watch.start()
+        result = work()
+        noise = watch.stop()
+        marked = noise.foreign_ratio > FOREIGN_RATIO
+        run.ctx.artifact("noise", {**asdict(noise), "marked": marked, "repeats": attempt})
+        if not marked or attempt or result.seconds * 1.3 + 2.0 > run.left_s():
+            break
+        _wait_for_calm(run, watch)
+    return result
+
+
+def _wait_for_calm(run: _Run, watch: ForeignLoad) -> None:
+    give_up = time.monotonic() + min(_CALM_WAIT_S, 0.3 * run.left_s())
+    run.ctx.progress({"phase": "waiting for foreign load to end"})
+    while time.monotonic() < give_up:
+        watch.start()
+        time.sleep(0.5)
+        if watch.stop().foreign_ratio <= FOREIGN_RATIO:
+            return
+
+
+def _answered(run: _Run, result: RateResult, observer: TreeObserver) -> dict[str, float | Estimate]:
+    """Metrics of a rate search, however it ended."""
+    run.ctx.artifact("probes", [_probe(record) for record in result.probes])
+    run.ctx.artifact("feasible", result.feasible)
+    run.ctx.artifact("reason", result.reason)
+    if result.ending == "server_failed":
+        raise run.server.failure(result.reason, otherwise="timeout")
+    if result.ending == "not_enough_requests":
+        raise TrialFailure(f"{result.reason}; give a larger --budget, or an SLO of a lower percentile", failure="other")
+    if result.stopped and result.optimistic_rate is not None:
+        raise TrialStopped(result.reason, _optimistic(run, result.optimistic_rate, observer))
+    if not result.feasible:
+        return _infeasible(run, result)
+    assert result.rate is not None
+    metrics: dict[str, float | Estimate] = {"throughput_rps": result.rate}
+    if result.client_limited:
+        metrics["throughput_rps"] = replace(result.rate, high=math.inf)
+    metrics |= _latencies(_operating(run, result))
+    if "latency" in run.problem.objective:
+        compared = run.problem.rate or 0.5 * result.rate.value
+        run.ctx.artifact("rate", compared)
+        metrics |= _latency_at(run, compared)
+    return metrics
+
+
+def _operating(run: _Run, result: RateResult) -> OperatingPoint:
+    """The point that is reported holds the SLO: where it does not, a lower rate is measured."""
+    assert result.rate is not None
+    point, rate = result.operating, result.rate.value
+    for _ in range(3):
+        if point is not None and point.holds is not False:
+            break
+        rate *= 0.94
+        if run.left_s() < 3.0:
+            break
+        point = measure_at(run.probe, rate, run.problem.slo, min(3.0, 0.3 * run.left_s()))
+    if point is None:
+        raise TrialFailure("no operating point could be measured in time", failure="timeout")
+    return point
+
+
+def _at_rate(run: _Run, rate: float, observer: TreeObserver) -> dict[str, float | Estimate]:
+    """Whether one rate holds, for confirmation: as long as p99 needs under correlated latencies."""
+    seconds = min(max(3.0, 1500.0 / rate), 8.0, max(1.0, run.left_s() - 2.0))
+    watch = ForeignLoad(lambda: [*run.server.process.pids()])
+    watch.start()
+    point = measure_at(run.probe, rate, run.problem.slo, seconds)
+    noise = watch.stop()
+    run.ctx.artifact("noise", {**asdict(noise), "marked": noise.foreign_ratio > FOREIGN_RATIO, "repeats": 0})
+    run.ctx.artifact("feasible", point.holds is True)
+    run.ctx.artifact("probes", [_probe(point.record)])
+    metrics: dict[str, float | Estimate] = {"throughput_rps": rate, **_latencies(point)}
+    if "latency" in run.problem.objective and run.problem.rate:
+        metrics |= _latency_at(run, run.problem.rate)
+    return metrics
+
+
+def _latency_at(run: _Run, rate: float) -> dict[str, float | Estimate]:
+    point = measure_at(run.probe, rate, run.problem.slo, min(max(3.0, 1200.0 / rate), 8.0, max(1.0, run.left_s() - 2.0)))
+    found = point.latency.get("latency_p99_s")
+    if found is None:
+        raise TrialFailure(f"not enough requests for p99 at {rate:.4g} requests/s", failure="other")
+    return {"latency_p99_at_rate_s": found}
+
+
+def _latencies(point: OperatingPoint) -> dict[str, float | Estimate]:
+    known = {metric: estimate for metric, estimate in point.latency.items() if estimate is not None}
+    return {**known, "error_ratio": point.error_ratio}
+
+
+def _infeasible(run: _Run, result: RateResult) -> dict[str, float | Estimate]:
+    """No rate holds the SLO: the figures of the lowest rate, with the best attainable p99."""
+    lowest = min(result.probes, key=lambda record: record.rate)
+    metrics: dict[str, float | Estimate] = {"throughput_rps": lowest.throughput_rps, "error_ratio": lowest.error_ratio}
+    if lowest.p50_s is not None:
+        metrics["latency_p50_s"] = lowest.p50_s
+    if result.best_p99_s is not None:
+        metrics["latency_p99_s"] = result.best_p99_s
+    elif lowest.p99_s is not None:
+        metrics["latency_p99_s"] = lowest.p99_s
+    if "latency" in run.problem.objective:
+        metrics["latency_p99_at_rate_s"] = metrics.get("latency_p99_s", run.problem.slo.limit_s * 10)
+    return metrics
+
+
+def _optimistic(run: _Run, rate: float, observer: TreeObserver) -> dict[str, float | Estimate]:
+    hourly = _cost_per_hour(run, observer)
+    return {"throughput_rps": rate, "cost_per_hour": hourly, "cost_per_million": per_million(hourly, rate)}
+
+
+def _allotted_bytes(run: _Run, observer: TreeObserver) -> float:
+    return run.problem.memory_bytes or MEMORY_MARGIN * observer.peak_bytes
+
+
+def _cost_per_hour(run: _Run, observer: TreeObserver) -> float:
+    return run.problem.prices.per_hour(cores=len(run.server.cores), memory_bytes=_allotted_bytes(run, observer))
+
+
+def _priced(run: _Run, metrics: dict[str, float | Estimate], observer: TreeObserver) -> dict[str, float | Estimate]:
+    hourly = _cost_per_hour(run, observer)
+    metrics |= {"rss_bytes": float(observer.peak_bytes), "cost_per_hour": hourly}
+    rate = metrics["throughput_rps"]
+    if isinstance(rate, Estimate):
+        ends = (per_million(hourly, rate.high) if math.isfinite(rate.high) else -math.inf, per_million(hourly, rate.low))
+        metrics["cost_per_million"] = Estimate(per_million(hourly, rate.value), *ends, rate.n)
+    elif rate > 0:
+        metrics["cost_per_million"] = per_million(hourly, rate)
+    else:
+        raise TrialFailure("no request was answered in time, at any rate", failure="timeout")
+    return metrics
+
+
+def _probe(record: Any) -> dict[str, Any]:
+    row = {f: getattr(record, f) for f in ("rate", "seconds", "n", "p50_s", "p99_s", "error_ratio", "throughput_rps")}
+    over: Mapping[str, float] = record.over
+    return {**row, "exceed_ratio": max(over.values(), default=0.0), "marks": list(record.marks)}
+
+
+def _client(run: _Run) -> dict[str, Any]:
+    """What the load generator says of itself."""
+    late = [percentile(s.send_late_s, 0.99) for s in run.client if s.send_late_s.size]
+    limits = [s.limited for s in run.client if s.limited]
+    return {
+        "cpu_ratio": max((s.client_cpu_ratio for s in run.client), default=0.0),
+        "late_p99_s": max(late, default=None),
+        "limited": bool(limits),
+        "reasons": limits[:3],
+        "shares_core": run.shared,
+    }
+
+
+def _describe(run: _Run, usage: TreeUsage, seconds: float) -> None:
+    server, ctx = run.server, run.ctx
+    allotted = run.problem.memory_bytes or MEMORY_MARGIN * usage.peak_rss_bytes
+    ctx.artifact(
+        "usage",
+        {
+            **asdict(usage),
+            "cores": len(server.cores),
+            "memory_bytes": allotted,
+            "cores_used": usage.cpu_s / max(seconds, 1e-9),
+        },
+    )
+    ctx.artifact("client", _client(run))
+    argv = [redact(word) for word in server.launch.argv]
+    ctx.artifact("server", {"argv": argv, "record": dict(server.launch.record), "start_s": server.start_s})
+    ctx.artifact("log", server.log())
+    ctx.artifact("timings", {"server_cpu_s": usage.cpu_s})

@@ -1,0 +1,292 @@
+"""The serve problem: which configuration of an inference server holds the SLO at the lowest cost."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fettle import registry
+from fettle.core.errors import InvalidInput
+from fettle.core.protocols import Confirmation, Context, Measure, Metrics, Target
+from fettle.core.serving import Machine, Model, Tensors
+from fettle.core.space import Space
+from fettle.core.trial import Constraint, Objective, Params, State, Trial
+from fettle.host.machine import fingerprint, machine
+from fettle.host.redact import redact
+from fettle.problems.serve import codec
+from fettle.problems.serve.confirm import confirm
+from fettle.problems.serve.cost import Prices
+from fettle.problems.serve.export import export_server
+from fettle.problems.serve.model import agreement, load_model, reference, samples
+from fettle.problems.serve.priority import place
+from fettle.problems.serve.slo import SLO
+
+OBJECTIVES: Mapping[str, Objective] = {
+    "cost": Objective("cost_per_million", "minimize"),
+    "throughput": Objective("throughput_rps", "maximize"),
+    "latency": Objective("latency_p99_at_rate_s", "minimize"),
+}
+PACKAGES = ("fettle", "numpy", "scipy", "onnx", "onnxruntime", "mosec", "uvloop")
+ARRIVALS = ("poisson", "constant")
+
+
+@dataclass(frozen=True)
+class ServeProblem:
+    """See `fettle.core.protocols.Problem`. Made by `make`, and by `from_spec` on resume.
+
+    rate: the offered rate at which latency is an objective; None until the defaults have been measured.
+    memory_bytes: what the server is allotted and charged; None charges its peak with a margin.
+    """
+
+    name = "serve"
+    fidelity = None
+
+    model: Model
+    target: Target
+    slo: SLO
+    objective: tuple[str, ...]
+    space: Space
+    given: Mapping[str, Any]  # the options as JSON, from which `from_spec` makes the problem again
+    prices: Prices = field(default_factory=Prices)
+    rate: float | None = None
+    arrivals: str = "poisson"
+    inputs: Path | None = None
+    machine: Machine = field(default_factory=machine)
+    memory_bytes: int | None = None
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return self.model.name
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        return tuple(OBJECTIVES[name] for name in self.objective)
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        return tuple(Constraint(metric, upper=limit) for metric, limit in self.slo.constraints().items())
+
+    @functools.cached_property
+    def items(self) -> list[dict[str, Any]]:
+        """What requests carry: at least 32 distinct items."""
+        return samples(self.model, inputs=self.inputs, seed=self.seed)
+
+    def precision(self, params: Params) -> str:
+        """The variant of the model that these params serve."""
+        return str(params.get("precision", next(iter(self.model.variants))))
+
+    def references(self, precision: str) -> Sequence[Tensors]:
+        """ONNX Runtime's own answers to the items."""
+        key = (self.model.hashes[precision], str(self.inputs), self.seed)
+        return _references(key, precision, _Held((self.model, self.items)))
+
+    def spec(self) -> dict[str, Any]:
+        return {
+            "name": "serve",
+            "model": {
+                "name": self.model.name,
+                "variants": {key: str(path) for key, path in self.model.variants.items()},
+                "hashes": dict(self.model.hashes),
+            },
+            "slo": dict(self.slo.latency_s),
+            "slo_text": str(self.slo),
+            "objective": list(self.objective),
+            **self.given,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> "ServeProblem":
+        """Rebuilds the problem of a stored study. Raises InvalidInput where the model has changed since."""
+        options = {k: v for k, v in spec.items() if k not in ("name", "model", "slo", "slo_text", "objective")}
+        problem = make(spec["model"]["variants"], slo=spec["slo_text"], objective=spec["objective"], **options)
+        for precision, stored in spec["model"]["hashes"].items():
+            if problem.model.hashes[precision] != stored:
+                raise InvalidInput(
+                    f"the model {problem.model.variants[precision]} has changed since the study was made",
+                    "put the old file back, or start a new study",
+                )
+        return problem
+
+    def record(self) -> dict[str, Any]:
+        """What a study's record holds besides the space and the objectives."""
+        precisions = list(self.model.variants)
+        first = self.references(precisions[0])
+        facts = fingerprint(PACKAGES)
+        return {
+            "problem": self.spec(),
+            "prices": dataclasses.asdict(self.prices),
+            "baseline": True,
+            "fingerprint": {**facts, "model_hash": dict(self.model.hashes)},
+            "machine": {"cores": len(self.machine.cores), "memory_bytes": self.machine.memory_bytes},
+            "coding_cost_s": codec.coding_cost_s(self.items[:8], list(first[:8])),
+            "agreement": {p: agreement(first, self.references(p)) for p in precisions[1:]},
+        }
+
+    def defaults(self) -> Params:
+        return self.target.defaults(self.model, place(self.machine).server)
+
+    def completed(self, trials: Sequence[Trial]) -> "ServeProblem":
+        """Latency is compared at half of the defaults' peak, unless a rate was given."""
+        if self.rate is not None or "latency" not in self.objective:
+            return self
+        found = trials[0].artifacts.get("rate") if trials else None
+        return self if found is None else dataclasses.replace(self, rate=found)
+
+    def evaluate(self, params: Params, ctx: Context) -> Metrics:
+        from fettle.problems.serve.measure import evaluate
+
+        return evaluate(self, params, ctx)
+
+    def measure(self, settings: Mapping[str, Any], params: Params, ctx: Context) -> Metrics:
+        from fettle.problems.serve.measure import evaluate
+
+        return evaluate(self, params, ctx, **settings)
+
+    def estimate(self, params: Params) -> Metrics:
+        return {}
+
+    def confirm(
+        self, candidates: Sequence[Trial], baseline: Trial | None, measure: Measure, *, budget_s: float
+    ) -> Iterator[Confirmation]:
+        number = None if baseline is None or baseline.state is not State.COMPLETE else baseline.number
+        return confirm(candidates, measure, self.objectives, budget_s=budget_s, baseline=number)
+
+    def export(self, trial: Trial, folder: Path) -> dict[str, str]:
+        figures = {k: v for k, v in trial.metrics.items() if math.isfinite(v)}
+        return export_server(
+            folder,
+            self.model,
+            self.target,
+            trial.params,
+            machine=place(self.machine).server,
+            operating_point=figures,
+            sample_items=self.items[:1],
+        )
+
+
+def make(
+    model: "str | Path | Mapping[str, str | Path]",
+    *,
+    slo: "str | Mapping[str, Any]",
+    objective: "str | Sequence[str]" = "cost",
+    target: "str | Mapping[str, Any]" = "mosec",
+    rate: float | None = None,
+    fix: Mapping[str, Any] | None = None,
+    params: Mapping[str, Sequence[Any]] | None = None,
+    inputs: "str | Path | None" = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    prices: Any = None,
+    cores: int | None = None,
+    memory_bytes: int | None = None,
+    arrivals: str = "poisson",
+    seed: int = 0,
+) -> ServeProblem:
+    """Checks everything that can be checked before the first server starts. Raises InvalidInput."""
+    limits = _slo(slo)
+    chosen = _objectives(objective)
+    if rate is not None and not 0 < rate < math.inf:
+        raise InvalidInput(f"expected a rate above 0 requests/s, got {rate!r}", "e.g. --rate 100")
+    if arrivals not in ARRIVALS:
+        raise InvalidInput(f"unknown arrivals {arrivals!r}", f"known: {', '.join(ARRIVALS)}")
+    here = _machine(cores)
+    shapes = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
+    samples_path = None if inputs is None else Path(inputs).absolute()
+    paths = {k: Path(v).absolute() for k, v in model.items()} if isinstance(model, Mapping) else Path(model).absolute()
+    loaded = load_model(paths, input_shapes=shapes, inputs=samples_path)
+    made = _target(target)
+    space = made.space(loaded, place(here).server).narrow(fix, params)
+    given = {
+        "target": dict(target) if isinstance(target, Mapping) else target,
+        "rate": rate,
+        "fix": dict(fix or {}),
+        "params": {k: list(v) for k, v in (params or {}).items()},
+        "inputs": None if samples_path is None else str(samples_path),
+        "input_shapes": {k: list(v) for k, v in shapes.items()},
+        "prices": dataclasses.asdict(table := Prices.load(prices)),
+        "cores": cores,
+        "memory_bytes": memory_bytes,
+        "arrivals": arrivals,
+        "seed": seed,
+    }
+    return ServeProblem(
+        model=loaded,
+        target=made,
+        slo=limits,
+        objective=chosen,
+        space=space,
+        given=_redacted(given),
+        prices=table,
+        rate=rate,
+        arrivals=arrivals,
+        inputs=samples_path,
+        machine=here,
+        memory_bytes=memory_bytes,
+        seed=seed,
+    )
+
+
+def _slo(slo: "str | Mapping[str, Any]") -> SLO:
+    if isinstance(slo, str):
+        return SLO.parse(slo)
+    return SLO.parse(",".join(f"{k}={v if isinstance(v, str) else f'{v:.12g}s'}" for k, v in slo.items()))
+
+
+def _objectives(objective: "str | Sequence[str]") -> tuple[str, ...]:
+    names = [n.strip() for n in objective.split(",")] if isinstance(objective, str) else list(objective)
+    short = {o.metric: name for name, o in OBJECTIVES.items()}
+    chosen = tuple(short.get(n, n) for n in names)
+    if unknown := [n for n in chosen if n not in OBJECTIVES]:
+        raise InvalidInput(f"unknown objective {unknown[0]!r}", f"known: {', '.join(OBJECTIVES)}")
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InvalidInput(f"expected each objective once, got {list(chosen)}", "e.g. --objective cost,latency")
+    return chosen
+
+
+def _machine(cores: int | None) -> Machine:
+    here = machine()
+    if cores is None:
+        return here
+    if not 1 <= cores <= len(here.cores):
+        raise InvalidInput(f"expected 1 to {len(here.cores)} cores, got {cores}", "leave --cores out for all of them")
+    return Machine(here.cores[:cores], here.memory_bytes, here.facts)
+
+
+def _target(target: "str | Mapping[str, Any]") -> Target:
+    if isinstance(target, str):
+        target = {"name": target}
+    if "name" not in target:
+        raise InvalidInput(f"the target lacks a name: {dict(target)}", f"known: {', '.join(registry.names('targets'))}")
+    kind = registry.load("targets", target["name"])
+    options = {k: v for k, v in target.items() if k != "name"}
+    make_target = getattr(kind, "from_options", kind)
+    made: Target = make_target(**options)
+    return made
+
+
+def _redacted(value: Any) -> Any:
+    """Secrets in URLs and headers stay out of the journal."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {k: _redacted(v) for k, v in value.items()}
+    return [_redacted(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+class _Held(tuple[Any, ...]):
+    """Arguments that a cache must not compare: the key beside them says it all."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.lru_cache(maxsize=8)
+def _references(key: tuple[Any, ...], precision: str, held: _Held) -> list[dict[str, Any]]:
+    model, items = held
+    return reference(model, precision, items)

@@ -1,0 +1,163 @@
+"""Target `command`: any HTTP server that a command line starts.
+
+    myserver --port {port} --threads {threads} --model {model}
+
+The template is split as a shell would, then `{name}` is replaced in each word; no value ever passes a shell.
+Known names: `port`, `model` (the model file's path) and every parameter of the space by its full path. A word
+that names a parameter which is inactive in a trial is left out. The space comes from a YAML or JSON file:
+
+    space:
+      threads: {int: [1, 8]}
+      mode: {categorical: [fast, safe]}
+      where: ["threads <= 4"]
+    defaults: {threads: 1, mode: safe}     # optional; the baseline
+"""
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from fettle.core.errors import InvalidInput
+from fettle.core.serving import Launch, Machine, Model, Request, Tensors
+from fettle.core.space import Choice, Float, Group, Int, Params, Space
+from fettle.problems.serve import codec
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w.]*)\}")
+OWN_NAMES = ("port", "model")
+Expect = Literal["any", "json", "oip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """command: the template. ready: path that answers 200 once it serves. body: None sends the model's inputs as
+    Open Inference Protocol tensors, otherwise these bytes are sent every time. expect: what a 200's body must be:
+    "any" (not empty), "json", or "oip" (tensors, which are checked). default_params: the baseline, {} for the
+    first value of everything."""
+
+    command: str
+    search: Space
+    ready: str = "/"
+    path: str = "/"
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    expect: Expect = "any"
+    default_params: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "command"
+    hot: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        known = [*OWN_NAMES, *self.search.names]
+        if clash := sorted(set(OWN_NAMES) & set(self.search.names)):
+            raise InvalidInput(f"space: parameter {clash[0]!r} is a name that the template has for itself", "rename it")
+        words = self._words()
+        if unknown := [n for word in words for n in _PLACEHOLDER.findall(word) if n not in known]:
+            raise InvalidInput(f"command: unknown placeholder {{{unknown[0]}}}", f"known: {', '.join(known)}")
+        if not any("port" in _PLACEHOLDER.findall(word) for word in words):
+            raise InvalidInput("command: expected {port} in it, the server must listen on a port that is free")
+        for label, path in (("--ready", self.ready), ("--path", self.path)):
+            parts = urlsplit(path)
+            if not path.startswith("/") or path.startswith("//") or parts.netloc or re.search(r"[\s\x00-\x1f]", path):
+                raise InvalidInput(f"{label}: expected a path such as /health, got {path!r}")
+        if self.expect not in ("any", "json", "oip"):
+            raise InvalidInput(f"expect: one of any, json, oip, got {self.expect!r}")
+        if not self.method.isalpha() or any(re.search(r"[\r\n\x00]", key + text) for key, text in self.headers.items()):
+            raise InvalidInput("method and headers: expected plain text on one line")
+        if self.default_params:
+            self.search.validate(dict(self.default_params))
+
+    def space(self, model: Model, machine: Machine) -> Space:
+        return self.search
+
+    def defaults(self, model: Model, machine: Machine) -> Params:
+        return dict(self.default_params) or _first(self.search)
+
+    def launch(self, model: Model, params: Params, port: int) -> Launch:
+        values = {**params, "port": port, "model": model.path if model.variants else ""}
+        argv = tuple(filled for word in self._words() if (filled := _fill(word, values)) is not None)
+        return Launch(
+            argv=argv,
+            ready=Request("GET", self.ready),
+            encode=self._encode,
+            decode={"any": None, "json": _json_answer, "oip": codec.decode_response}[self.expect],
+            record={"command": self.command, "expect": self.expect},
+        )
+
+    def apply(self, params: Params) -> Request | None:
+        return None
+
+    def _words(self) -> list[str]:
+        try:
+            words = shlex.split(self.command)
+        except ValueError as error:
+            raise InvalidInput(f"command: cannot be split into words: {error}", "close the quotes") from error
+        if not words:
+            raise InvalidInput("command: expected a command line, got none", "e.g. 'myserver --port {port}'")
+        return words
+
+    def _encode(self, item: Tensors) -> Request:
+        if self.body is not None:
+            return Request(self.method, self.path, self.headers, self.body)
+        headers, body = codec.encode_request(item)
+        return Request(self.method, self.path, {**headers, **self.headers}, body)
+
+
+def load_space(path: Path) -> tuple[Space, Params]:
+    """Space and defaults ({} if none are named) from a YAML or JSON file; see the module. Raises InvalidInput."""
+    import yaml
+
+    hint = "expected space: {name: {int: [1, 8]}, ...} and, if wanted, defaults: {name: value, ...}"
+    try:
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidInput(f"{path}: no such file", "give --space a YAML or JSON file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInput(f"{path}: cannot be read: {' '.join(str(error).split())}", hint) from error
+    if not isinstance(form, dict) or not isinstance(form.get("space"), dict):
+        raise InvalidInput(f"{path}: there is no space in it", hint)
+    if unknown := sorted(str(key) for key in form if key not in ("space", "defaults")):
+        raise InvalidInput(f"{path}: unknown key {unknown[0]!r}", hint)
+    space = Space.from_json(form["space"])
+    defaults = form.get("defaults") or {}
+    if not isinstance(defaults, dict):
+        raise InvalidInput(f"{path}: defaults: expected name: value, got {defaults!r}", hint)
+    return space, space.validate(defaults) if defaults else {}
+
+
+def _fill(word: str, values: Mapping[str, Any]) -> str | None:
+    """The word with its placeholders replaced; None if one of them is inactive."""
+    if any(name not in values for name in _PLACEHOLDER.findall(word)):
+        return None
+    return _PLACEHOLDER.sub(lambda match: _text(values[match.group(1)]), word)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _first(space: Space) -> Params:
+    """The first value of every parameter, the lowest number, the first branch."""
+    params: Params = {}
+    for name, domain in space.domains.items():
+        if isinstance(domain, Group):
+            params |= {f"{name}.{key}": value for key, value in _first(domain.space).items()}
+            continue
+        params[name] = domain.low if isinstance(domain, Float | Int) else next(iter(domain.values()))
+        if isinstance(domain, Choice):
+            branch = _first(domain.branches[str(params[name])])
+            params |= {f"{name}.{params[name]}.{key}": value for key, value in branch.items()}
+    return params
+
+
+def _json_answer(body: bytes) -> dict[str, np.ndarray]:
+    """No tensors are read from it; raises ValueError unless it is JSON."""
+    import json
+
+    json.loads(body)
+    return {}
