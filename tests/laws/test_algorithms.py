@@ -37,6 +37,7 @@ class Broken:
 class BrokenSearch(RandomSearch):
     def __init__(self, space: Space, fault: str) -> None:
         super().__init__(space)
+        self.space = space
         self.fault = fault
         self.asked = 0
 

@@ -1,6 +1,5 @@
 """Results on stdout, from the same tables that the HTML page is made from."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,17 +46,15 @@ def print_study(summary: Summary, console: "Console") -> None:
 def print_trials(summary: Summary, console: "Console") -> None:
     """All trials; parameters share one column, by short names where these are unique, without those that never vary."""
     table = tables.trials(summary, short=True)
-    names = list(dict.fromkeys(n for row in summary.rows for n in row.trial.params))
-    last = Counter(n.rpartition(".")[2] for n in names)
-    short = {n: tail if last[tail := n.rpartition(".")[2]] == 1 else n for n in names}
+    names = tables.parameters(summary)
     seen = {n: {repr(row.trial.params.get(n)) for row in summary.rows} for n in names}
-    keep = [i for i in range(len(table.columns)) if not 2 <= i < 2 + len(names)]
+    kept = len(table.columns) - len(names)
     rows = []
     for row, cells in zip(summary.rows, table.rows, strict=True):
         varied = [(n, v) for n, v in row.trial.params.items() if len(seen[n]) > 1]
-        shown = ", ".join(f"{plain(short[n], limit=60)} {setting(n, v)}" for n, v in varied)
-        rows.append((*(cells[i] for i in keep), tables.Cell(shown)))
-    columns = (*(table.columns[i] for i in keep), ("parameters that vary", False))
+        shown = ", ".join(f"{names[n]} {setting(n, v)}" for n, v in varied)
+        rows.append((*cells[:kept], tables.Cell(shown)))
+    columns = (*table.columns[:kept], ("parameters that vary", False))
     print_table(tables.Table(table.caption, columns, tuple(rows)), console)
 
 

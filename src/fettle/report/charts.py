@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from fettle.report.figures import exact, figure, label
 from fettle.report.scales import fitted, spread
 from fettle.report.summary import Row, Summary, finite
 from fettle.report.svg import HEIGHT, WIDTH, Frame, dot, drawing, polyline, tag, tagged, words
-from fettle.report.text import plain
+from fettle.report.text import plain, sentence
 
 BOX = (58.0, 34.0, WIDTH - 20.0, HEIGHT - 48.0)  # left, top, right, bottom of the area between the axes
 _GOALS = {"throughput_rps": "maximize", "latency_p99_s": "minimize", "cost_per_million": "minimize"}
@@ -32,7 +33,7 @@ def tradeoffs(summary: Summary) -> list[tuple[str, Markup]]:
     found = []
     for x, y in pairs:
         if len(rows := [r for r in summary.rows if _has(r, x, y)]) > 1:
-            caption = f"{label(y).capitalize()} against {label(x)}"
+            caption = f"{sentence(label(y))} against {label(x)}"
             found.append((caption, _tradeoff(summary, rows, (x, goals[x]), (y, goals[y]), caption)))
     return found
 
@@ -87,16 +88,22 @@ def latency_curves(summary: Summary) -> Markup | None:
         parts.append(
             words(f"SLO {plain(name, limit=12)} {exact('p_s', limit_s)}", left + 4, y - 5, class_="mark limit")
         )
-    ends: list[tuple[str, float, float, str]] = []
+    ends = [
+        (f"SLO {plain(k, limit=12)} {exact('p_s', v)}", right - 3, frame.y(v), "mark limit") for k, v in limits.items()
+    ]
+    covered: list[tuple[float, float]] = []
     for rows, kind, line in ((medians, "p50", "line dashed"), (curves, "p99", "line")):
         for row, curve in reversed(rows):
             points = [frame.at(rate, min(y, ceiling)) for rate, y in curve]
+            covered += _filled(points)
             parts.append(polyline(points, f"{line} {row.role or 'other'}"))
             text = f"{row.role or f'trial {row.number}'} {kind}"
             parts += [_probe_dot(frame, p, ceiling, f"{text}: ", row.role or "other") for p in curve]
             ends.append((text, *points[-1], f"mark {row.role or 'other'}"))
-    ys = spread([e[2] + 4 for e in ends], 14.0, top, bottom)
-    for (text, px, py, class_), y in zip(ends, ys, strict=True):
+    near = [e for e in ends if e[1] > right - 0.4 * (right - left)]
+    parts.append(tagged([e for e in ends if e not in near], covered, frame.box))
+    ys = spread([e[2] + 4 for e in near], 14.0, top, bottom)
+    for (text, px, py, class_), y in zip(near, ys, strict=True):
         parts.append(tag("line", x1=px + 3, y1=py, x2=right + 6, y2=y - 4, class_="leader"))
         parts.append(words(text, right + 9, y, class_=class_))
     about = f"{len(curves)} configurations; " + ", ".join(f"SLO {k} {exact('p_s', v)}" for k, v in limits.items())
@@ -110,6 +117,14 @@ def _limits(summary: Summary) -> Mapping[str, Any]:
 
 def _curve(row: Row, key: str) -> list[tuple[float, float]]:
     return sorted((float(p["rate"]), float(p[key])) for p in row.probes if finite(p.get(key)) and p[key] > 0)
+
+
+def _filled(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points of a line, every few pixels: what a label must not cover."""
+    steps = np.linspace(0.0, 1.0, 12)
+    return [
+        (a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for a, b in pairwise(points) for t in map(float, steps)
+    ]
 
 
 def _probe_dot(frame: Frame, point: tuple[float, float], ceiling: float, prefix: str, class_: str) -> Markup:

@@ -11,6 +11,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 _LABELS = {
     "throughput_rps": "throughput",
+    "rate_rps": "offered rate",
     "error_ratio": "errors",
     "rss_bytes": "peak memory",
     "cost_per_hour": "cost per hour",
@@ -43,7 +44,7 @@ def unit(metric: str, value: float, currency: str = "") -> tuple[float, str]:
     if metric.endswith("_ratio"):
         return 100.0, "%"
     if metric.endswith("_bytes"):
-        return (1 / GIB, "GiB") if size >= 10 * GIB else (1 / MIB, "MiB")
+        return (1 / GIB, "GiB") if size >= 4 * GIB else (1 / MIB, "MiB")
     if metric.endswith("_s"):
         if size >= 1.0 or size == 0.0:
             return 1.0, "s"
@@ -123,6 +124,8 @@ def setting(name: str, given: Any) -> str:
     """A parameter's value as text, with the unit that its name ends in."""
     if isinstance(given, bool) or given is None:
         return {True: "on", False: "off", None: "none"}[given]
-    if isinstance(given, float) or (isinstance(given, int) and name.endswith("_bytes")):
-        return exact(name, given) if name.endswith(_SUFFIXES) else f"{given:.4g}"
+    if isinstance(given, int | float) and name.endswith(_SUFFIXES):
+        return exact(name, given)
+    if isinstance(given, float):
+        return f"{given:.4g}"
     return plain(given, limit=80)

@@ -41,7 +41,7 @@ def _found(summary: Summary, winner: Row) -> str:
             per_million = first == "cost_per_million"
             text += f" at {shown} per million requests" if per_million else f" with a {label(first)} of {shown}"
         if slo := plain(summary.problem.get("slo_text") or "", limit=100):
-            text += f" under {slo}"
+            text += f" under {slo.replace(',', ', ')}"
         return text + tail
     named = [o.metric for o in summary.objectives if o.metric in metrics]
     figures = [f"{label(m)} {with_interval(m, metrics[m], ends.get(m), money)}" for m in named]

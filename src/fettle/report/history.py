@@ -12,7 +12,7 @@ from fettle.report.knobs import Effect
 from fettle.report.scales import Scale, axis, fitted
 from fettle.report.summary import Row, Summary, finite
 from fettle.report.svg import CHARACTER, Frame, dot, drawing, polyline, tag, titled, words
-from fettle.report.text import plain, shorten
+from fettle.report.text import plain, sentence, shorten
 
 KNOB = (250.0, 190.0)
 
@@ -52,7 +52,7 @@ def progress(summary: Summary) -> Markup | None:
         cross = f"M{frame.x(t) - 3:.1f},{bottom - 9:.1f}l6,6m0,-6l-6,6"
         parts.append(titled("path", f"trial {row.number} failed: {plain(row.trial.failure)}", d=cross, class_="cross"))
     about = f"{len(values)} trials with a figure, {len(course.failed)} without (crosses); the line is the best so far."
-    return drawing(f"{label(objective.metric).capitalize()} over the search", about, *parts)
+    return drawing(f"{sentence(label(objective.metric))} over the search", about, *parts)
 
 
 def _course(summary: Summary) -> _Course:

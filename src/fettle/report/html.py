@@ -12,7 +12,7 @@ from fettle.report import tables
 from fettle.report.figures import exact, figure, label, setting, with_interval
 from fettle.report.knobs import effects, note
 from fettle.report.summary import Row, Summary, finite
-from fettle.report.text import plain
+from fettle.report.text import plain, sentence
 
 _TILES = ("throughput_rps", "latency_p99_s", "cost_per_million", "rss_bytes")
 
@@ -44,6 +44,7 @@ def render(summary: Summary) -> str:
         progress=history.progress(summary),
         knobs=[(plain(e.name, limit=80), e.share, history.knob(e, metric, summary)) for e in found],
         knob_note=note(found),
+        sentence=sentence,
         objective=label(metric),
         failures=_failures(summary),
         trials=tables.trials(summary),
@@ -117,7 +118,7 @@ def _operating(row: Row | None) -> dict[str, Any]:
     command = shlex.join(plain(a, limit=2000) for a in argv) if isinstance(argv, list | tuple) else ""
     record = server.get("record")
     for key, given in record.items() if isinstance(record, Mapping) else ():
-        facts.append((plain(str(key).replace("_", " "), limit=60), setting(str(key), given)))
+        facts.append((label(str(key)), setting(str(key), given)))
     return {"command": command, "facts": facts} if command or facts else {}
 
 

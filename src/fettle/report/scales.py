@@ -66,7 +66,11 @@ def axis(metric: str, scale: Scale, currency: str = "", n: int = 5) -> tuple[str
     """The axis' title with its unit, and (tick, text) in that one unit."""
     ticks = scale.ticks(n)
     factor, name = unit(metric, max(map(abs, ticks), default=0.0) / (10 if scale.log else 1), currency)
-    texts = [f"{t * factor:.6g}" if 1e-4 <= abs(t * factor) < 1e7 or t == 0 else f"{t * factor:.0e}" for t in ticks]
+    shown = [t * factor for t in ticks]
+    texts = [f"{v:.6g}" if 1e-4 <= abs(v) < 1e7 or v == 0 else f"{v:.0e}" for v in shown]
+    if not scale.log and not any("e" in text for text in texts):
+        decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
+        texts = [f"{v:,.{decimals}f}" for v in shown]
     return label(metric) + (f" ({name})" if name else ""), list(zip(ticks, texts, strict=True))
 
 

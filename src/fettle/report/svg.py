@@ -94,16 +94,20 @@ def tagged(
     labels: Sequence[tuple[str, float, float, str]],
     points: Sequence[tuple[float, float]],
     box: tuple[float, float, float, float],
+    *,
+    room: float = 18.0,
 ) -> Markup:
-    """Labels (text, x, y, class) beside their points, where they cover the fewest other points and labels."""
+    """Labels (text, x, y, class) beside their points, where they cover the fewest other points and labels;
+    room: pixels by which they may stand out of the box on the right."""
     taken: list[tuple[float, float, float, float]] = []
+    edge = (box[0], box[1], box[2] + room, box[3])
     parts = []
     for text, x, y, class_ in labels:
         wide = len(text) * CHARACTER
         spots = [(x + 9, y + 4), (x - 9 - wide, y + 4), (x - wide / 2, y - 10), (x - wide / 2, y + 19)]
         spots += [(x + 7, y - 8), (x + 7, y + 16), (x - 7 - wide, y - 8), (x - 7 - wide, y + 16)]
         areas = [(a, b - 11, a + wide, b + 3) for a, b in spots]
-        best = min(range(len(spots)), key=lambda i: (_cost(areas[i], points, taken, box), i))
+        best = min(range(len(spots)), key=lambda i: (_cost(areas[i], points, taken, edge), i))
         taken.append(areas[best])
         parts.append(words(text, *spots[best], class_=class_))
     return Markup("").join(parts)
@@ -116,7 +120,7 @@ def _cost(
     box: tuple[float, float, float, float],
 ) -> float:
     left, top, right, bottom = area
-    outside = left < box[0] or right > box[2] + 60 or top < box[1] - 8 or bottom > box[3]
+    outside = left < box[0] or right > box[2] or top < box[1] - 8 or bottom > box[3]
     covered = sum(left - 4 < x < right + 4 and top - 4 < y < bottom + 4 for x, y in points)
     crossed = sum(left < a[2] and a[0] < right and top < a[3] and a[1] < bottom for a in taken)
     return 100.0 * outside + 20.0 * crossed + covered

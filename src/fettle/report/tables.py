@@ -1,5 +1,6 @@
 """The tables of a study, as text with a key to sort by; the terminal and the page both print these."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +38,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """columns: (title, whether it holds figures). Every row has one cell per column; the first is its heading."""
+    """columns: (title, whether it holds figures). Every row has one cell per column; the first is its heading.
+    split: the row before which a second group begins, 0 where there is one group."""
 
     caption: str
     columns: tuple[tuple[str, bool], ...]
     rows: tuple[tuple[Cell, ...], ...]
+    split: int = 0
 
 
 def metrics_of(summary: Summary) -> list[str]:
@@ -63,6 +66,7 @@ def comparison(summary: Summary) -> Table:
         for m in metrics_of(summary)
         if any(m in r.trial.metrics for r in shown)
     ]
+    split = len(rows)
     names = list(dict.fromkeys(n for r in shown for n in r.trial.params))
     for name in names:
         texts = [_param(r.trial.params, name) for r in shown]
@@ -70,7 +74,7 @@ def comparison(summary: Summary) -> Table:
         rows.append((Cell(plain(name, limit=80)), *(Cell(t, strong=differs) for t in texts)))
     titles = [(_title(r), True) for r in shown]
     caption = "Figures with 95 % intervals, then parameters; in bold the objective and what differs"
-    return Table(caption, (("", False), *titles), tuple(rows))
+    return Table(caption, (("", False), *titles), tuple(rows), split)
 
 
 def _title(row: Row) -> str:
@@ -80,21 +84,28 @@ def _title(row: Row) -> str:
 
 
 def trials(summary: Summary, *, short: bool = False) -> Table:
-    """Every trial. short: only the metrics that fit a terminal."""
-    names = list(dict.fromkeys(n for r in summary.rows for n in r.trial.params))
+    """Every trial, parameters last. short: only the metrics that fit a terminal."""
+    names = parameters(summary)
     metrics = metrics_of(summary)
     if short and summary.is_serve:
         goals = {o.metric for o in summary.objectives}
         metrics = [m for m in metrics if m in _SERVE_SHORT or m in goals]
-    columns = [("trial", True), ("state", False), *((plain(n, limit=80), False) for n in names)]
-    columns += [(label(m), True) for m in metrics] + [("marks", False)]
+    columns = [("trial", True), ("state", False), ("marks", False), *((label(m), True) for m in metrics)]
+    columns += [(title, False) for title in names.values()]
     rows = []
     for row in summary.rows:
-        cells = [Cell(str(row.number), row.number), Cell(_state(row))]
-        cells += [_param_cell(row.trial.params, n) for n in names]
+        marks = Cell(", ".join([row.role] * bool(row.role) + list(row.marks)))
+        cells = [Cell(str(row.number), row.number), Cell(_state(row)), marks]
         cells += [_figure(row, m, summary.currency, plain_figure=True) for m in metrics]
-        rows.append((*cells, Cell(", ".join([row.role] * bool(row.role) + list(row.marks)))))
+        rows.append((*cells, *(_param_cell(row.trial.params, n) for n in names)))
     return Table(f"All {len(rows)} trials", tuple(columns), tuple(rows))
+
+
+def parameters(summary: Summary) -> dict[str, str]:
+    """Full name -> the name to show: the last part of the path where that is unique."""
+    names = list(dict.fromkeys(n for row in summary.rows for n in row.trial.params))
+    last = Counter(n.rpartition(".")[2] for n in names)
+    return {n: plain(tail if last[tail := n.rpartition(".")[2]] == 1 else n, limit=80) for n in names}
 
 
 def _state(row: Row) -> str:

@@ -31,6 +31,11 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:head]}\u2026{text[len(text) - (limit - 1 - head) :]}"
 
 
+def sentence(text: str) -> str:
+    """With a capital first letter, but p99 stays p99."""
+    return text if text[1:2].isdigit() else text[:1].upper() + text[1:]
+
+
 def joined(words: list[str]) -> str:
     """a, b and c."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -155,11 +155,11 @@ def test_schedule_refuses(rate: float, seconds: float, arrivals: str) -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="at least one request"):
+    with pytest.raises(InvalidInput, match="no request"):
         Generator("127.0.0.1", 1, [])
     with pytest.raises(InvalidInput, match="connections"):
         Generator("127.0.0.1", 1, BODIES, connections=0)
-    with pytest.raises(InvalidInput, match="timeout"):
+    with pytest.raises(InvalidInput, match="timeout_s"):
         Generator("127.0.0.1", 1, BODIES, timeout_s=0)
 
 
@@ -316,7 +316,7 @@ def test_wrong_bodies_are_found_by_sample() -> None:
         Generator("127.0.0.1", server.port, BODIES, check=check, check_every=5, seed=1) as generator,
     ):
         samples = generator.open_loop(800, 0.5)
-    assert samples.checked == pytest.approx(samples.n / 5, abs=6)
+    assert samples.checked == pytest.approx(8 + samples.n / 5, abs=3)
     assert samples.errors == {"bad_body": samples.bad}
     assert samples.error_ratio == pytest.approx(0.5, abs=0.2)
 

@@ -64,7 +64,7 @@ class Generator:
         seed: int = 0,
     ) -> None:
         if not requests:
-            raise InvalidInput("the load generator got no request to send", "give at least one, better 32 distinct ones")
+            raise InvalidInput("the load generator got no request to send", "give at least one, better 32")
         if connections < 1 or check_every < 1 or not timeout_s > 0.0:
             raise InvalidInput(
                 f"load: expected connections >= 1, check_every >= 1, timeout_s > 0; got {connections}, {check_every}, "

@@ -23,9 +23,8 @@ class Plan:
     """One probe: what is to be sent, and what came of it. Times in seconds from its start, by ticket.
 
     due: when each request is to be sent (grows in a closed loop); done: when its answer was complete, NaN
-    if it never was; late: how much later than due the loop looked at it; tick_late: the
-    same for its regular ticks. sent_n of them were taken off the
-    schedule, unsent_n were due when time ran out. kept: (ticket, request index, body) of the answers to check.
+    if it never was; late: how much later than due the loop looked at it; tick_late: the same for its
+    regular ticks. sent_n of them were taken off the schedule, unsent_n were due when time ran out. kept: (ticket, request index, body) of the answers to check.
     """
 
     due: list[float]
@@ -120,7 +119,7 @@ class Loop:
     def _poll(self, timeout_s: float) -> None:
         """Waits with the resolution of select (microseconds; epoll has milliseconds) and handles what came."""
         if timeout_s > 0.0:
-            fd = self._selector.fileno()  # type: ignore[attr-defined]
+            fd = self._selector.fileno()
             if fd < 1024:
                 select.select([fd], [], [], timeout_s)
             else:

@@ -1,11 +1,17 @@
 """The statistics behind the rate search: how the share of too slow requests grows with the offered rate.
 
-Close to the boundary the log-odds of "slower than the limit" are taken as linear in the logarithm of the
-rate: logit p(rate) = logit p_limit + slope * log(rate / boundary). All probes are put together in one
-likelihood, boundary and slope are integrated over a grid, so nothing has to converge. Requests of one busy
-period are slow together and probes differ, so counts are over-dispersed: the binomial deviance of whole
-blocks gets an unknown factor with a scaled inverse chi-squared prior, which integrates to a Student-like
-likelihood (Gelman et al., Bayesian Data Analysis, 3rd ed., section 3.2; McCullagh & Nelder, section 4.5).
+When every request was sent is known, so most of the chance in a probe (bursts of arrivals) need not count as
+noise. The work that waits before each request is worked out for a fluid server of some capacity (Lindley's
+recursion, 1952); the log-odds that a request is over the limit are linear in it and in the logarithm of the
+rate:
+
+    logit P(over) = b0 + b1 * work / limit + b2 * log(rate / around)
+
+Capacity, b0, b1, b2 are fitted to all probes together (penalised maximum likelihood). The share at any rate
+is the mean of that probability over a long Poisson stream of that rate, and the boundary is the rate where
+it meets the share allowed: a short probe is thus corrected for the bursts it happened to get and for the
+time its queue took to fill. Requests near each other, and those of one probe, err together: the errors are
+cluster-robust (Liang & Zeger 1986), the larger of those by blocks and by probes, with a Student quantile.
 """
 
 import math
@@ -17,25 +23,28 @@ import numpy as np
 from fettle.core.trial import Estimate
 from fettle.problems.serve.samples import Floats
 
-_SLOPES = np.exp(np.linspace(math.log(1.0), math.log(60.0), 40))
-_SLOPE_MEDIAN, _SLOPE_SPREAD = 8.0, 0.8  # log-normal; queues between light load and the cliff have 2 to 30
-_DISPERSION_N, _DISPERSION = 4.0, 2.0  # prior on the over-dispersion of blocks: worth so many blocks, around this
-_GRID = 240
-_REACH = 1.2  # of the first grid, in the logarithm of the rate, to both sides
+_PRIOR_MEAN = np.array([0.0, 8.0, 2.0, 0.0])  # b0, b1, b2, log capacity: weak, against separation
+_PRIOR_SD = np.array([20.0, 8.0, 3.0, 1.0])
+_CAPACITIES = np.exp(np.linspace(-0.25, 1.5, 26))  # tried, relative to the rate looked around
+_STREAM_N = 60_000
+_DROP_N = 500
+_CLIP = 4.0  # work beyond so many limits changes nothing any more
+_REACH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """A stretch of one probe: of n requests at this rate, k were over the limit."""
+class Counted:
+    """One probe's requests. start_s: the warm-up cut. over (n,): 1.0 where over the limit."""
 
     rate: float
-    n: int
-    k: int
+    scheduled_s: Floats
+    over: Floats
+    start_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """Where p(rate) meets the limit: posterior of the boundary rate and the mean slope of the log-odds."""
+    """Where the share over the limit meets the share allowed. slope: of the log-odds by log rate, there."""
 
     rate: Estimate
     slope: float
@@ -50,51 +59,139 @@ class Boundary:
         return self.rate.value * math.exp(math.log(odds_factor) / self.slope)
 
 
-def fit_boundary(blocks: Sequence[Block], share: float, *, around: float, cap: float = math.inf) -> Boundary:
-    """Posterior of the rate at which the share of requests over the limit is `share`.
+class _Data:
+    """All requests that count, in one array each; `use` masks the warm-up."""
 
-    around: a rate near it, the middle of the first grid. cap: a rate that over-saturated the server; the
-    boundary lies under it.
-    """
-    rate = np.array([b.rate for b in blocks])
-    n = np.array([b.n for b in blocks], dtype=float)
-    k = np.array([b.k for b in blocks], dtype=float)
-    centre, reach = math.log(around), _REACH
-    for _ in range(2):  # the second grid is centred and scaled on the first one's posterior
-        grid = centre + np.linspace(-reach, reach, _GRID)
-        posterior = _posterior(grid, np.log(rate), n, k, share)
-        posterior[grid > math.log(cap)] = 0.0
-        posterior /= posterior.sum()
-        marginal = posterior.sum(axis=1)
-        mean = float(marginal @ grid)
-        sd = float(np.sqrt(max(marginal @ (grid - mean) ** 2, 1e-12)))
-        centre, reach = mean, min(reach, max(6.0 * sd, 0.02))
-    cumulative = np.cumsum(marginal)
-    low, middle, high = (math.exp(float(np.interp(q, cumulative, grid))) for q in (0.025, 0.5, 0.975))
-    slope = float(np.exp(posterior.sum(axis=0) @ np.log(_SLOPES)))
-    return Boundary(Estimate(middle, low, high, int(n.sum())), slope, sd)
+    def __init__(self, probes: Sequence[Counted], limit_s: float, around: float) -> None:
+        self.probes, self.limit_s, self.around = probes, limit_s, around
+        self.use = np.concatenate([p.scheduled_s >= p.start_s for p in self.probes])
+        self.over = np.concatenate([p.over for p in self.probes])[self.use]
+        self.log_rate = np.concatenate([np.full(p.over.size, math.log(p.rate / self.around)) for p in self.probes])[self.use]
+
+    def work(self, capacity: float) -> Floats:
+        waits = [waiting_work(p.scheduled_s, capacity) for p in self.probes]
+        return np.minimum(np.concatenate(waits)[self.use] / self.limit_s, _CLIP)
+
+    def clusters(self, block_s: float) -> tuple[Floats, Floats]:
+        """(block number, probe number) of each request."""
+        blocks, probes, first = [], [], 0
+        for number, p in enumerate(self.probes):
+            block = first + np.floor(p.scheduled_s / block_s).astype(int)
+            first = int(block[-1]) + 1 if block.size else first
+            blocks.append(block)
+            probes.append(np.full(block.size, number))
+        return np.concatenate(blocks)[self.use], np.concatenate(probes)[self.use]
 
 
-def _posterior(grid: Floats, log_rate: Floats, n: Floats, k: Floats, share: float) -> Floats:
-    """Normalised posterior (boundaries, slopes) on the grid of log boundary rates."""
-    offset = math.log(share / (1.0 - share))
-    deviance = np.zeros((grid.size, _SLOPES.size))
-    for x, total, over in zip(log_rate, n, k, strict=True):
-        eta = np.clip(offset + _SLOPES[None, :] * (x - grid[:, None]), -30.0, 30.0)
-        # -log likelihood of the block, less that of its own best fit
-        deviance += 2.0 * (total * np.logaddexp(0.0, eta) - over * eta - _saturated(total, over))
-    prior_n = _DISPERSION_N
-    log_likelihood = -0.5 * (prior_n + n.size) * np.log(prior_n * _DISPERSION + deviance)
-    log_prior = -0.5 * ((np.log(_SLOPES) - math.log(_SLOPE_MEDIAN)) / _SLOPE_SPREAD) ** 2
-    log_posterior = log_likelihood + log_prior[None, :]
-    weight = np.exp(log_posterior - log_posterior.max())
-    result: Floats = weight / weight.sum()
+def waiting_work(scheduled_s: Floats, capacity: float) -> Floats:
+    """Seconds of work that a server of this capacity, empty at 0, has before it when each request comes."""
+    excess = np.arange(scheduled_s.size) / capacity - scheduled_s
+    result: Floats = excess - np.minimum.accumulate(np.minimum(excess, 0.0))
     return result
 
 
-def _saturated(n: float, k: float) -> float:
-    """n log n - k log k - (n - k) log(n - k), with 0 log 0 = 0: minus the log likelihood at p = k / n."""
-    return sum(sign * v * math.log(v) if v > 0 else 0.0 for sign, v in ((1.0, n), (-1.0, k), (-1.0, n - k)))
+def fit_boundary(probes: Sequence[Counted], share: float, *, limit_s: float, around: float) -> Boundary:
+    """The rate at which the long-run share of requests over the limit is `share`, with its 95 % interval."""
+    data = _Data(probes, limit_s, around)
+    best, best_value = _PRIOR_MEAN.copy(), -math.inf
+    start = np.array([math.log(share / (1.0 - share)) - 2.0, 8.0, 2.0])
+    for ratio in _CAPACITIES:
+        coefficients, value = _logistic(data, around * ratio, start)
+        value -= 0.5 * (math.log(ratio) / _PRIOR_SD[3]) ** 2
+        if value > best_value:
+            best, best_value = np.append(coefficients, math.log(ratio)), value
+    return _solve(data, best, share)
+
+
+def _logistic(data: _Data, capacity: float, start: Floats) -> tuple[Floats, float]:
+    """Penalised maximum likelihood of b0, b1, b2 at this capacity, by Newton steps."""
+    X = np.column_stack([np.ones(data.over.size), data.work(capacity), data.log_rate])
+    precision = 1.0 / _PRIOR_SD[:3] ** 2
+    b = start.copy()
+    for _ in range(8):
+        p = _expit(X @ b)
+        gradient = X.T @ (data.over - p) - precision * (b - _PRIOR_MEAN[:3])
+        hessian = (X * (p * (1.0 - p))[:, None]).T @ X + np.diag(precision)
+        step = np.linalg.solve(hessian, gradient)
+        b = b + step * min(1.0, 4.0 / max(1e-9, float(np.abs(step).max())))
+        b[1], b[2] = max(b[1], 0.3), max(b[2], 0.0)
+        if float(np.abs(step).max()) < 1e-4:
+            break
+    eta = X @ b
+    value = float((data.over * eta - np.logaddexp(0.0, eta)).sum())
+    return b, value - 0.5 * float((precision * (b - _PRIOR_MEAN[:3]) ** 2).sum())
+
+
+def _solve(data: _Data, theta: Floats, share: float) -> Boundary:
+    stream = np.cumsum(np.random.default_rng(20_260).exponential(1.0, _STREAM_N))
+    target = math.log(share / (1.0 - share))
+
+    def log_odds(log_rate: float, at: Floats) -> float:
+        rate, capacity = math.exp(log_rate), math.exp(at[3])  # both relative to `around`
+        if rate >= capacity * 0.998:
+            return 20.0 + rate / capacity
+        work = np.minimum(waiting_work(stream / (rate * data.around), capacity * data.around)[_DROP_N:] / data.limit_s, _CLIP)
+        p = float(np.mean(_expit(at[0] + at[1] * work + at[2] * log_rate)))
+        return math.log(max(p, 1e-12) / max(1.0 - p, 1e-12))
+
+    low, high = -_REACH, min(_REACH, float(theta[3]))
+    for _ in range(16):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if log_odds(middle, theta) < target else (low, middle)
+    root = 0.5 * (low + high)
+    step = 0.02
+    below, above = log_odds(root - step, theta), min(log_odds(root + step, theta), target + 4.0)
+    slope = max((above - below) / (2.0 * step), 0.5)
+    at_root = log_odds(root, theta)
+    gradient = np.zeros(4)
+    for i, h in enumerate((0.05, 0.2, 0.05, 0.01)):
+        moved = theta.copy()
+        moved[i] += h
+        gradient[i] = (min(log_odds(root, moved), target + 6.0) - at_root) / h
+    variance, freedom = _variance(data, theta, gradient)
+    sd = math.sqrt(variance) / slope
+    half = _student(freedom) * sd
+    value = data.around * math.exp(root)
+    n = int(data.over.size)
+    return Boundary(Estimate(value, value * math.exp(-half), value * math.exp(half), n), slope, sd)
+
+
+def _variance(data: _Data, theta: Floats, gradient: Floats) -> tuple[float, float]:
+    """(variance of gradient . theta, degrees of freedom) by the sandwich over blocks and over probes."""
+    capacity = data.around * math.exp(theta[3])
+    work = data.work(capacity)
+    by_capacity = theta[1] * (data.work(capacity * 1.02) - work) / math.log(1.02)
+    X = np.column_stack([np.ones(data.over.size), work, data.log_rate, by_capacity])
+    p = _expit(X[:, :3] @ theta[:3])
+    precision = np.diag(1.0 / _PRIOR_SD**2)
+    information = (X * (p * (1.0 - p))[:, None]).T @ X
+    bread = np.linalg.inv(information + precision)
+    lever = bread @ gradient
+    influence = (X @ lever) * (data.over - p)
+    model = float(lever @ (information + precision) @ lever)
+    worst, freedom = model, 30.0
+    for cluster in data.clusters(6.0 * data.limit_s):
+        sums = np.bincount(cluster, influence)
+        count = np.unique(cluster).size
+        if count < 4:
+            continue
+        prior = float(lever @ precision @ lever)
+        value = float((sums**2).sum()) * count / (count - 1.0) + prior
+        effective = float((sums**2).sum()) ** 2 / max(float((sums**4).sum()), 1e-300)
+        if value > worst:
+            worst, freedom = value, max(2.5, min(count - 1.0, 2.0 * effective))
+    return worst, freedom
+
+
+def _student(freedom: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))
+
+
+def _expit(x: Floats) -> Floats:
+    result: Floats = 0.5 * (1.0 + np.tanh(0.5 * x))
+    return result
 
 
 def dispersion(over: Floats, length: int) -> float:

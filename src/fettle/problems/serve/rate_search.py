@@ -28,8 +28,8 @@ from fettle.problems.serve.operating_point import (
     warmup_s,
     wilson,
 )
-from fettle.problems.serve.rate_model import Block, Boundary, dispersion, fit_boundary
-from fettle.problems.serve.samples import Samples, required_n
+from fettle.problems.serve.rate_model import Boundary, Counted, dispersion, fit_boundary
+from fettle.problems.serve.samples import Floats, Samples, required_n
 from fettle.problems.serve.slo import METRICS, PERCENTILES, SLO
 
 __all__ = ["SLO", "OperatingPoint", "ProbeRecord", "RateResult", "RateSearch", "measure_at", "search"]
@@ -183,7 +183,7 @@ class _Search:
             return math.inf, True
         worst, sure = 0.0, False
         for metric, share in self.criteria().items():
-            over = self.over(samples, metric)
+            over = self.over(samples, metric)[samples.scheduled_s >= warmup_s(samples.seconds, self.slo)]
             if not over.size:
                 continue
             inflation = max(3.0, dispersion(over, min(batch_n(samples.offered_rate, self.slo), over.size // 8)))
@@ -196,16 +196,13 @@ class _Search:
         latency = {METRICS[name]: 1.0 - PERCENTILES[name] for name in self.slo.latency_s}
         return latency | {"error_ratio": self.slo.error_ratio}
 
-    def over(self, samples: Samples, metric: str) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-        """1.0 per request over the metric's limit, after the warm-up cut."""
-        latency = samples.after(warmup_s(samples.seconds, self.slo))
+    def over(self, samples: Samples, metric: str) -> Floats:
+        """1.0 per request over the metric's limit; failed ones are over any."""
         if metric != "error_ratio":
-            limit_s = self.slo.constraints()[metric]
-            return (~(latency <= limit_s)).astype(float)
-        failed = np.isnan(latency).astype(float)
-        hidden = samples.error_ratio - float(failed.mean()) if failed.size else 0.0
-        extra = min(int(round(max(0.0, hidden) * failed.size)), failed.size)
-        failed[np.flatnonzero(failed == 0.0)[:extra]] = 1.0
+            return (~(samples.latency_s <= self.slo.constraints()[metric])).astype(float)
+        failed = np.isnan(samples.latency_s).astype(float)
+        hidden = round(samples.error_ratio * samples.n - float(failed.sum()))  # wrong bodies among the unchecked
+        failed[np.flatnonzero(failed == 0.0)[: max(0, hidden)]] = 1.0
         return failed
 
     # refine
@@ -232,23 +229,23 @@ class _Search:
     def fit(self, around: float) -> dict[str, Boundary]:
         """The boundary by metric; the error ratio only where errors came near its limit."""
         fits = {}
-        cap = min((s.offered_rate for s in self.seen if s.oversaturated), default=math.inf)
+        limits = self.slo.constraints() | {"error_ratio": self.slo.limit_s}  # of time: the scale of the waiting work
         for metric, share in self.criteria().items():
-            blocks = self.blocks(metric, around)
-            if metric == "error_ratio" and sum(b.k for b in blocks) <= 0.2 * share * sum(b.n for b in blocks):
+            counted = self.counted(metric, around)
+            over = np.concatenate([c.over[c.scheduled_s >= c.start_s] for c in counted])
+            if metric == "error_ratio" and over.sum() <= 0.2 * share * over.size:
                 continue
-            fits[metric] = fit_boundary(blocks, max(share, 1e-4), around=around, cap=cap)
+            fits[metric] = fit_boundary(counted, max(share, 1e-4), limit_s=limits[metric], around=around)
         return fits
 
-    def blocks(self, metric: str, around: float) -> list[Block]:
-        """The counts of the probes near the boundary; the very first one warmed the server up."""
-        out = []
-        for samples in self.seen[1:] if len(self.seen) > 3 else self.seen:
-            near = abs(math.log(samples.offered_rate / around)) <= _NEAR
-            over = self.over(samples, metric)
-            if near and not samples.oversaturated and over.size:
-                out.append(Block(samples.offered_rate, int(over.size), int(over.sum())))
-        return out
+    def counted(self, metric: str, around: float) -> list[Counted]:
+        """The probes near the boundary; the very first one warmed the server up."""
+        seen = self.seen[1:] if len(self.seen) > 3 else self.seen
+        near = [s for s in seen if abs(math.log(s.offered_rate / around)) <= _NEAR and s.n]
+        return [
+            Counted(s.offered_rate, s.scheduled_s, self.over(s, metric), warmup_s(s.seconds, self.slo))
+            for s in near or seen
+        ]
 
     # results
 
