@@ -18,7 +18,7 @@ from fettle.study import Study
 
 CONFIRM_RATIO = 0.25  # of the budget, kept for measuring the best again
 TRIAL_RATIO = 0.2  # of the budget, at most, for one trial
-_TOP = 3
+_HOPELESS = 8  # failed trials and none completed: something is wrong with all of them
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
@@ -56,9 +56,7 @@ class Result:
         best = self.best
         if best is None:
             raise InvalidInput(f"study {self.study.name!r} has no feasible answer to export", self.study.answer.reason)
-        if self.problem is None:
-            raise InvalidInput(f"study {self.study.name!r} was opened for reading only", "use fettle.open_study")
-        return self.problem.export(best, Path(folder))
+        return needed(self).export(best, Path(folder))
 
     def report(self, path: str | Path | None = None) -> Path:
         """Writes the HTML report; returns its path."""
@@ -154,9 +152,7 @@ def measure(
     watch: Watch | None = None,
 ) -> list[dict[str, Any]]:
     """Measures a configuration again, each time on a fresh server; never changes the study's answer."""
-    study, problem = result.study, result.problem
-    if problem is None:
-        raise InvalidInput(f"study {study.name!r} was opened for reading only", "use fettle.open_study")
+    study, problem = result.study, needed(result)
     if (params is None) == (trial is None):
         raise InvalidInput("expected either a trial's number or params", "write --trial N or --params '{...}'")
     if trial is not None and not 0 <= trial < len(study.trials):
@@ -176,6 +172,13 @@ def measure(
         return payloads
     finally:
         executor.close()
+
+
+def needed(result: Result) -> Problem:
+    """The result's problem. Raises InvalidInput where the study was opened for reading only."""
+    if result.problem is None:
+        raise InvalidInput(f"study {result.study.name!r} was opened for reading only", "use fettle.open_study")
+    return result.problem
 
 
 def seconds(text: str | float) -> float:
@@ -216,7 +219,7 @@ def _search(
             return
         problem = problem.completed(study.trials)
         study.run(
-            problem.evaluate, trials=target, timeout_s=left, executor=executor, trial_limit_s=limit, watch=watch
+            problem.evaluate, trials=target, timeout_s=left, executor=executor, trial_limit_s=limit, failures=_HOPELESS, watch=watch
         )
 
 
@@ -230,23 +233,21 @@ def _confirm(study: Study, problem: Problem, executor: Executor, budget_s: float
     )
     if not ranked:
         return
-    chosen = [log.trials[number] for _, number in ranked[:_TOP]]
+    candidates = [log.trials[number] for _, number in ranked]
     baseline = log.trials[0] if log.experiment.get("baseline") else None
-    if baseline is not None and baseline not in chosen and baseline.state is State.COMPLETE:
-        chosen.append(baseline)
     # What the search left over belongs to the confirmation, too: certainty is what is missing now.
     left = 120.0 if budget_s is None else max(CONFIRM_RATIO * budget_s, budget_s - log.seconds)
     begun = time.monotonic()
 
     def again(params: Any, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        number = next((t.number for t in chosen if t.params == params), 0)
+        number = next((t.number for t in log.trials if t.params == params), 0)
         payload = _measure_once(study, problem, executor, number, params, settings)
         if watch is not None:
             watch.on_event(log, Event("remeasured", number, {"settings": dict(settings), **payload}, time.time()))
             watch.tick(left - (time.monotonic() - begun))
         return payload
 
-    for confirmation in problem.confirm(chosen, baseline, again, budget_s=left):
+    for confirmation in problem.confirm(candidates, baseline, again, budget_s=left):
         study.record([Event("remeasured", confirmation.number, confirmation.payload, time.time())])
 
 

@@ -43,12 +43,14 @@ S = TypeVar("S", bound=Searched)
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When to stop. trials: started in the study, retries included. units: the sum of started fidelities
-    (1 a trial where there is none). timeout_s: nothing starts after it. trial_limit_s: wall-clock of one trial."""
+    (1 a trial where there is none). timeout_s: nothing starts after it. trial_limit_s: wall-clock of one trial.
+    failures: the search ends where so many trials have failed and none was completed."""
 
     trials: int | None = None
     units: float | None = None
     timeout_s: float | None = None
     trial_limit_s: float | None = None
+    failures: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("trials", "units", "timeout_s", "trial_limit_s"):
@@ -95,6 +97,10 @@ class _Loop:
         free = self.executor.capacity - len(self.active)
         left = self.left_s()
         if left is not None and left <= self.shortest_s():
+            self.open = False
+        counts = self.study.log.counts
+        hopeless = self.limits.failures is not None and counts[State.FAILED] >= self.limits.failures
+        if hopeless and not counts[State.COMPLETE]:
             self.open = False
         if free <= 0 or not self.open:
             return

@@ -275,11 +275,12 @@ class Study:
         executor: Any = "inline",
         workers: int = 1,
         trial_limit_s: float | None = None,
+        failures: int | None = None,
         watch: Any = None,
     ) -> "Study":
         """Runs trials until `trials` have been started in the study, the time or the units are used up, or
         the space is exhausted. No trial starts after `timeout_s`; a running one may end after it."""
-        limits = Limits(trials=trials, units=budget_units, timeout_s=timeout_s, trial_limit_s=trial_limit_s)
+        limits = Limits(trials=trials, units=budget_units, timeout_s=timeout_s, trial_limit_s=trial_limit_s, failures=failures)
         return run(self, evaluate, limits=limits, executor=executor, workers=workers, watch=watch)
 
     def beat(self, number: int, lease_s: float) -> None:

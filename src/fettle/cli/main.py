@@ -133,7 +133,7 @@ def resume(study: str, storage: str, as_json: bool) -> None:
     result = api.open_study(study, storage)
     _warn_of_another_machine(result)
     with _view(as_json) as view:
-        result = api.carry_out(result.study, result.problem, watch=view)
+        result = api.carry_out(result.study, api.needed(result), watch=view)
     _answer(result, as_json)
 
 

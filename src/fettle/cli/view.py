@@ -192,7 +192,7 @@ def describe(log: TrialLog, event: Event) -> str:
         note = f" ({plain(trial.note, limit=80)})" if trial.note else ""
         return f"{head} started{note}: {parameters(trial)}"
     if event.kind == "remeasured":
-        passed = "" if event.payload.get("passed", True) else ", did not hold its constraints"
+        passed = "" if event.payload.get("passed", True) is not False else ", did not hold its constraints"
         metrics = event.payload.get("metrics") or {}
         shown = [f"{label(m)} {figure(m, _number(metrics[m]), _currency(log))}" for m in _shown(log, metrics)]
         return f"{head} measured again: {', '.join(shown) or 'no figures'}{passed}"

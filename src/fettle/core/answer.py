@@ -38,7 +38,7 @@ def answer(log: TrialLog, recommender: Recommender | None = None) -> Answer:
     candidates = passed if confirmed else complete
     outcomes = {t.number: log.outcome(effective(t)) for t in complete if t not in confirmed or t in passed}
     feasible = [n for n, o in outcomes.items() if o.feasible]
-    losses = np.array([outcomes[n].losses for n in feasible]).reshape(len(feasible), -1)
+    losses = np.array([outcomes[n].losses for n in feasible]).reshape(len(feasible), len(log.objectives))
     front = tuple(feasible[i] for i in pareto.front(losses))
     ranked = sorted((outcomes[t.number].order, t.number) for t in candidates if outcomes[t.number].feasible)
     if not ranked:

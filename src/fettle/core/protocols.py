@@ -238,11 +238,16 @@ Measure = Callable[[Params, Mapping[str, Any]], Mapping[str, Any]]
 class Problem(Protocol):
     """Where all uses meet: what is searched, how it is measured, and how the answer is confirmed and shipped."""
 
-    name: str
-    space: Space
-    objectives: tuple[Objective, ...]
-    constraints: tuple[Constraint, ...]
-    fidelity: tuple[float, float] | None
+    @property
+    def name(self) -> str: ...
+    @property
+    def space(self) -> Space: ...
+    @property
+    def objectives(self) -> tuple[Objective, ...]: ...
+    @property
+    def constraints(self) -> tuple[Constraint, ...]: ...
+    @property
+    def fidelity(self) -> tuple[float, float] | None: ...
 
     def spec(self) -> dict[str, Any]:
         """JSON from which the registry rebuilds the problem on resume."""
@@ -267,9 +272,9 @@ class Problem(Protocol):
         ...
 
     def confirm(
-        self, candidates: Sequence[Trial], baseline: Trial | None, measure: Measure, *, budget_s: float
+        self, ranked: Sequence[Trial], baseline: Trial | None, measure: Measure, *, budget_s: float
     ) -> Iterator[Confirmation]:
-        """Measures the candidates again; the winner is chosen from these figures."""
+        """Measures the first of the ranked feasible trials again; the winner is chosen from these figures."""
         ...
 
     def export(self, trial: Trial, folder: Path) -> dict[str, str]:

@@ -58,6 +58,11 @@ def _tradeoff(summary: Summary, rows: list[Row], x: tuple[str, str], y: tuple[st
     points = [frame.at(r.trial.metrics[xm], r.trial.metrics[ym]) for r in rows]
     marked = [r for r in rows if r.role]
     labels = [(r.role, *frame.at(r.trial.metrics[xm], r.trial.metrics[ym]), f"mark {r.role}") for r in marked]
+    for limit in (c.upper for c in summary.constraints if c.metric == ym and c.upper is not None):
+        if bottom > (py := frame.y(limit)) > top:
+            parts.append(tag("line", x1=left, x2=right, y1=py, y2=py, class_="slo"))
+            points += [(px, py) for px in np.arange(left, right, 12.0)]
+            labels.append((f"limit {exact(ym, limit, summary.currency)}", left - 5, py - 10, "mark limit"))
     parts.append(tagged(labels, points, frame.box))
     about = f"{len(rows)} trials, {len(front)} of them on the front. " + "; ".join(
         f"{r.role}: {tip(r, (xm, ym), summary.currency)}" for r in marked
@@ -82,12 +87,9 @@ def latency_curves(summary: Summary) -> Markup | None:
     x = fitted([p[0] for p in every], left, right, zero=True)
     frame = Frame(x, fitted([*(min(p[1], ceiling) for p in every), *limits.values()], bottom, top, log=True))
     parts = [frame.grid("rate_rps", "latency_s")]
-    for name, limit_s in limits.items():
+    for limit_s in limits.values():
         y = frame.y(limit_s)
         parts.append(tag("line", x1=left, x2=right, y1=y, y2=y, class_="slo"))
-        parts.append(
-            words(f"SLO {plain(name, limit=12)} {exact('p_s', limit_s)}", left + 4, y - 5, class_="mark limit")
-        )
     ends = [
         (f"SLO {plain(k, limit=12)} {exact('p_s', v)}", right - 3, frame.y(v), "mark limit") for k, v in limits.items()
     ]

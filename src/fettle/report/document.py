@@ -94,6 +94,12 @@ def _closest(log: TrialLog) -> Trial | None:
 
 
 def record(trial: Trial) -> dict[str, Any]:
+    """One trial as in the JSON documents; strict JSON."""
+    found: dict[str, Any] = _clean(_fields(trial))
+    return found
+
+
+def _fields(trial: Trial) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": str(trial.state),

@@ -37,7 +37,7 @@ def render(summary: Summary) -> str:
         headline=summary.headline.removesuffix(".").split(": ", 1) if summary.winner else [summary.headline],
         gain=summary.answer["gain"],
         tiles=_tiles(summary),
-        comparison=tables.comparison(summary),
+        comparison=tables.comparison(summary) if summary.winner or summary.closest else None,
         operating=_operating(summary.winner),
         tradeoffs=charts.tradeoffs(summary),
         curves=charts.latency_curves(summary),

@@ -9,7 +9,7 @@ from fettle.report.scales import Scale, axis
 from fettle.report.text import plain
 
 WIDTH, HEIGHT = 460.0, 300.0
-CHARACTER = 6.3  # mean width of a character in the charts' type, in pixels of the drawing
+CHARACTER = 7.0  # mean width of a character in the charts' type, in pixels of the drawing
 
 
 def tag(name: str, *children: str, **attributes: object) -> Markup:
@@ -109,7 +109,9 @@ def tagged(
         areas = [(a, b - 11, a + wide, b + 3) for a, b in spots]
         best = min(range(len(spots)), key=lambda i: (_cost(areas[i], points, taken, edge), i))
         taken.append(areas[best])
-        parts.append(words(text, *spots[best], class_=class_))
+        left, right = best in (1, 6, 7), areas[best][2]
+        where = right if left else spots[best][0]
+        parts.append(words(text, where, spots[best][1], anchor="end" if left else "start", class_=class_))
     return Markup("").join(parts)
 
 

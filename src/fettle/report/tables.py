@@ -90,7 +90,7 @@ def trials(summary: Summary, *, short: bool = False) -> Table:
     if short and summary.is_serve:
         goals = {o.metric for o in summary.objectives}
         metrics = [m for m in metrics if m in _SERVE_SHORT or m in goals]
-    columns = [("trial", True), ("state", False), ("marks", False), *((label(m), True) for m in metrics)]
+    columns = [("trial", False), ("state", False), ("marks", False), *((label(m), True) for m in metrics)]
     columns += [(title, False) for title in names.values()]
     rows = []
     for row in summary.rows:

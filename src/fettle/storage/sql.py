@@ -52,7 +52,8 @@ class SqlStorage:
     """See `fettle.core.protocols.Storage`. `url`: a path, or sqlite:///relative.db, sqlite:////absolute.db."""
 
     def __init__(self, url: str | Path, *, must_exist: bool = False) -> None:
-        self.path, self._synchronous = _parse(str(url))
+        path, self._synchronous = _parse(str(url))
+        self.path = path.absolute()  # the process may change its folder later
         if must_exist and not self.path.exists():
             raise StudyNotFound(f"there is no storage at {self.path}", "check --storage, or start a study first")
         self._local = threading.local()

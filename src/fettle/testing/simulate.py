@@ -217,7 +217,12 @@ KINDS: dict[str, Kind] = {
     "queueing": lambda capacity: ServerLaw(workers=2, item_s=2.0 / capacity, noise="exponential"),
     "deterministic": lambda capacity: ServerLaw(item_s=1.0 / capacity, noise="deterministic"),
     "batching": lambda capacity: ServerLaw(
-        fixed_s=4.0 / capacity, item_s=0.5 / capacity, max_batch=8, max_wait_s=2.0 / capacity, noise="lognormal", sigma=0.1
+        fixed_s=4.0 / capacity,
+        item_s=0.5 / capacity,
+        max_batch=8,
+        max_wait_s=2.0 / capacity,
+        noise="lognormal",
+        sigma=0.1,
     ),
     "drifting": lambda capacity: ServerLaw(
         workers=2, item_s=2.0 / capacity, noise="lognormal", sigma=0.3, drift_sd=0.03, drift_s=1.0, cold=0.2, cold_s=0.5

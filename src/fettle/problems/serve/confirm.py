@@ -16,6 +16,8 @@ from fettle.core.protocols import Confirmation, Measure
 from fettle.core.trial import Objective, Params, Trial
 
 MAX_ROUNDS = 5
+_LEAST_ROUNDS = 2
+_BELOW = 0.97  # the reported rate lies a little below the boundary that the searches have found
 _STEP_DOWN = 0.95  # to the next lower rate, where a reported rate does not hold the SLO again
 _STEPS = 4
 _FLOOR_SD = 0.005  # of the logarithm: no two fresh servers agree better than half a per cent for certain
@@ -29,6 +31,7 @@ class _Candidate:
     rounds: list[Mapping[str, float] | None] = field(default_factory=list)  # None: that round failed
     failures: list[str] = field(default_factory=list)
     passed: Mapping[str, Any] | None = None  # payload of the run that held the SLO at the reported rate
+    tested: bool = False
     wall_s: float = 0.0
 
     @property
@@ -42,30 +45,39 @@ def confirm(
     objectives: Sequence[Objective],
     *,
     budget_s: float,
-    baseline: int | None,
+    reported: Sequence[int],
 ) -> Iterator[Confirmation]:
     """Yields one confirmation per candidate. measure(params, settings) starts a fresh server: settings
-    {"mode": "search", "rate": near} finds the highest rate; {"mode": "rate", "rate": r} tests one rate."""
+    {"mode": "search", "rate": near} finds the highest rate; {"mode": "rate", "rate": r} tests one rate.
+
+    reported: candidates whose figures stand in the answer whatever wins, the defaults first; their rates are
+    tested, too. Of the others, the best by the rounds is tested, and the next one only where it fails.
+    """
     begun = time.monotonic()
     pool = [_Candidate(t.number, t.params, _rate(t)) for t in candidates]
     longest_s = 0.0
     for round_ in range(MAX_ROUNDS):
-        for candidate in pool[round_ % len(pool) :] + pool[: round_ % len(pool)]:
+        turn = round_ % len(pool)
+        for candidate in pool[turn:] + pool[:turn]:
             left = budget_s - (time.monotonic() - begun)
-            # The last step, testing the reported rates, takes one more run a candidate.
-            if round_ >= 2 and left < longest_s * (len(pool) + 1):
-                break
-            if round_ and left < longest_s:
+            needed = longest_s * (1 + len(reported) + 1)  # this run, and the tests of the rates at the end
+            if round_ >= _LEAST_ROUNDS and left < needed or round_ and left < longest_s:
                 break
             longest_s = max(longest_s, _search(candidate, measure))
         else:
             continue
         break
-    for candidate in pool:
-        left = budget_s - (time.monotonic() - begun)
-        _verify(candidate, measure, left, longest_s)
+    sign = {"minimize": 1.0, "maximize": -1.0}[objectives[0].goal]
+    ranked = sorted((c for c in pool if c.good), key=lambda c: sign * _centre(c, objectives[0].metric))
+    for candidate in ranked:
+        _verify(candidate, measure, budget_s - (time.monotonic() - begun), longest_s)
+        if candidate.passed is not None:
+            break
+    for candidate in ranked:
+        if candidate.number in reported and not candidate.tested:
+            _verify(candidate, measure, budget_s - (time.monotonic() - begun), longest_s)
     spread = _pooled(pool, objectives[0].metric)
-    reference = next((c for c in pool if c.number == baseline), None)
+    reference = next((c for c in pool if c.number in reported[:1]), None)
     for candidate in pool:
         yield Confirmation(candidate.number, _payload(candidate, reference, objectives, spread))
 
@@ -90,20 +102,24 @@ def _search(candidate: _Candidate, measure: Measure) -> float:
 
 def _verify(candidate: _Candidate, measure: Measure, left_s: float, longest_s: float) -> None:
     """The reported rate has to hold the SLO on one more fresh server; else the next lower one is tried."""
-    if not candidate.good:
-        return
+    candidate.tested = True
     begun = time.monotonic()
-    rate = math.exp(float(np.mean([math.log(r["throughput_rps"]) for r in candidate.good])))
+    rate = _BELOW * _centre(candidate, "throughput_rps")
     for step in range(_STEPS):
         payload = measure(candidate.params, {"mode": "rate", "rate": rate})
         if payload["state"] == "complete" and payload.get("artifacts", {}).get("feasible", True):
             candidate.passed = payload
             break
         candidate.failures.append(payload.get("error") or f"the SLO did not hold at {rate:.4g} requests/s")
-        rate *= _STEP_DOWN**(step + 1)
+        rate *= _STEP_DOWN
         if left_s - (time.monotonic() - begun) < 0.5 * longest_s and step:
             break
     candidate.wall_s += time.monotonic() - begun
+
+
+def _centre(candidate: _Candidate, metric: str) -> float:
+    """Geometric mean over the rounds."""
+    return math.exp(float(np.mean([math.log(max(r.get(metric, 0.0), 1e-300)) for r in candidate.good])))
 
 
 def _pooled(pool: Sequence[_Candidate], metric: str) -> tuple[float, int]:
@@ -125,7 +141,7 @@ def _payload(
 ) -> dict[str, Any]:
     payload: dict[str, Any] = {
         "source": "confirm",
-        "passed": candidate.passed is not None,
+        "passed": candidate.passed is not None if candidate.tested else None,  # None: its rate was not tested
         "rounds": [dict(r) for r in candidate.good],
         "failures": candidate.failures,
         "wall_s": candidate.wall_s,

@@ -24,7 +24,8 @@ class Plan:
 
     due: when each request is to be sent (grows in a closed loop); done: when its answer was complete, NaN
     if it never was; late: how much later than due the loop looked at it; tick_late: the same for its
-    regular ticks. sent_n of them were taken off the schedule, unsent_n were due when time ran out. kept: (ticket, request index, body) of the answers to check.
+    regular ticks. sent_n of them were taken off the schedule, unsent_n were due when time ran out.
+    kept: (ticket, request index, body) of the answers to check.
     """
 
     due: list[float]

@@ -31,6 +31,7 @@ OBJECTIVES: Mapping[str, Objective] = {
 }
 PACKAGES = ("fettle", "numpy", "scipy", "onnx", "onnxruntime", "mosec", "uvloop")
 ARRIVALS = ("poisson", "constant")
+_TOP = 3
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,6 @@ class ServeProblem:
     rate: the offered rate at which latency is an objective; None until the defaults have been measured.
     memory_bytes: what the server is allotted and charged; None charges its peak with a margin.
     """
-
-    name = "serve"
-    fidelity = None
 
     model: Model
     target: Target
@@ -57,6 +55,14 @@ class ServeProblem:
     machine: Machine = field(default_factory=machine)
     memory_bytes: int | None = None
     seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return "serve"
+
+    @property
+    def fidelity(self) -> tuple[float, float] | None:
+        return None
 
     @property
     def label(self) -> str:
@@ -150,10 +156,18 @@ class ServeProblem:
         return {}
 
     def confirm(
-        self, candidates: Sequence[Trial], baseline: Trial | None, measure: Measure, *, budget_s: float
+        self, ranked: Sequence[Trial], baseline: Trial | None, measure: Measure, *, budget_s: float
     ) -> Iterator[Confirmation]:
-        number = None if baseline is None or baseline.state is not State.COMPLETE else baseline.number
-        return confirm(candidates, measure, self.objectives, budget_s=budget_s, baseline=number)
+        """The best three, the defaults, and the best at the defaults' precision: what is gained by the
+        configuration alone is reported beside what another precision gains."""
+        chosen = list(ranked[:_TOP])
+        reported = []
+        if baseline is not None and baseline.state is State.COMPLETE:
+            equal = [t for t in ranked if self.precision(t.params) == self.precision(baseline.params)]
+            reported = [baseline, *equal[:1]]
+        chosen += [t for t in reported if t not in chosen]
+        numbers = list(dict.fromkeys(t.number for t in reported))
+        return confirm(chosen, measure, self.objectives, budget_s=budget_s, reported=numbers)
 
     def export(self, trial: Trial, folder: Path) -> dict[str, str]:
         figures = {k: v for k, v in trial.metrics.items() if math.isfinite(v)}

@@ -23,13 +23,14 @@ import numpy as np
 from fettle.core.trial import Estimate
 from fettle.problems.serve.samples import Floats
 
-_PRIOR_MEAN = np.array([0.0, 8.0, 2.0, 0.0])  # b0, b1, b2, log capacity: weak, against separation
-_PRIOR_SD = np.array([20.0, 8.0, 3.0, 1.0])
-_CAPACITIES = np.exp(np.linspace(-0.25, 1.5, 26))  # tried, relative to the rate looked around
-_STREAM_N = 60_000
-_DROP_N = 500
+_PRIOR_MEAN = np.array([0.0, 8.0, 2.0])  # b0, b1, b2: weak, against separation
+_PRIOR_SD = np.array([20.0, 8.0, 4.0])
+_CAPACITIES = np.linspace(-0.3, 1.5, 30)  # tried, relative to the rate looked around
+_GRID = 1600
+_SERIES = 8.0  # services
 _CLIP = 4.0  # work beyond so many limits changes nothing any more
 _REACH = 1.5
+_MODEL_SD = 0.01  # what the model itself may be off by, in the logarithm of the rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Counted:
     rate: float
     scheduled_s: Floats
     over: Floats
+    latency_s: Floats
     start_s: float
 
 
@@ -65,6 +67,8 @@ class _Data:
     def __init__(self, probes: Sequence[Counted], limit_s: float, around: float) -> None:
         self.probes, self.limit_s, self.around = probes, limit_s, around
         self.use = np.concatenate([p.scheduled_s >= p.start_s for p in self.probes])
+        latency = np.concatenate([p.latency_s for p in probes])[self.use] / limit_s
+        self.latency = np.minimum(np.where(np.isnan(latency), _CLIP, latency), _CLIP)
         self.over = np.concatenate([p.over for p in self.probes])[self.use]
         self.log_rate = np.concatenate([np.full(p.over.size, math.log(p.rate / self.around)) for p in self.probes])[self.use]
 
@@ -90,20 +94,83 @@ def waiting_work(scheduled_s: Floats, capacity: float) -> Floats:
     return result
 
 
-def fit_boundary(probes: Sequence[Counted], share: float, *, limit_s: float, around: float) -> Boundary:
-    """The rate at which the long-run share of requests over the limit is `share`, with its 95 % interval."""
+def waiting_tail(work: Floats, load: float) -> Floats:
+    """P(waiting work > work) in the steady state of M/D/1, in units of one service, at load < 1.
+
+    Erlang's series (1909) for short waits, where its alternating terms are harmless, and beyond them the
+    exponential tail that it turns into (Tijms, A First Course in Stochastic Models, 2003, section 9.6).
+    """
+    series = np.zeros_like(work)
+    near = work <= _SERIES
+    w = work[near]
+    for j in range(int(_SERIES) + 1):
+        gap = np.minimum(load * (j - w), 0.0)
+        series[near] += np.where(w >= j, gap**j / math.factorial(j) * np.exp(-gap), 0.0)
+    low, high = 0.0, 1.0
+    while load * math.expm1(high) < high:
+        low, high = high, 2.0 * high
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if load * math.expm1(middle) < middle else (low, middle)
+    scale = (1.0 - load) / (load * math.exp(high) - 1.0)
+    tail = np.where(near, 1.0 - (1.0 - load) * series, scale * np.exp(-high * work))
+    result: Floats = np.clip(tail, 0.0, 1.0)
+    return result
+
+
+def fit_boundary(
+    probes: Sequence[Counted], share: float, *, limit_s: float, around: float, thorough: bool = False
+) -> Boundary:
+    """The rate at which the long-run share of requests over the limit is `share`, with its 95 % interval.
+
+    thorough: the interval also covers how far the boundary moves when any one probe is left out (jackknife).
+    """
     data = _Data(probes, limit_s, around)
-    best, best_value = _PRIOR_MEAN.copy(), -math.inf
+    theta = _fit(data, share)
+    root, slope = _root(data, theta, share)
+    variance, freedom = _variance(data, theta, _gradient(data, theta, root, share))
+    sd = math.hypot(math.sqrt(variance) / slope, _MODEL_SD)
+    if thorough and len(probes) >= 4:
+        roots = []
+        for left_out in range(len(probes)):
+            part = _Data([p for i, p in enumerate(probes) if i != left_out], limit_s, around)
+            roots.append(_root(part, _fit(part, share), share)[0])
+        m = len(roots)
+        jackknife = math.hypot(math.sqrt((m - 1.0) * float(np.var(roots))), _MODEL_SD)
+        if jackknife > sd:
+            sd, freedom = jackknife, m - 1.0
+    half, value = _student(freedom) * sd, around * math.exp(root)
+    rate = Estimate(value, value * math.exp(-half), value * math.exp(half), int(data.over.size))
+    return Boundary(rate, slope, sd)
+
+
+def _fit(data: _Data, share: float) -> Floats:
+    """b0, b1, b2, log(capacity / around)"""
+    log_capacity = _capacity(data)
     start = np.array([math.log(share / (1.0 - share)) - 2.0, 8.0, 2.0])
-    for ratio in _CAPACITIES:
-        coefficients, value = _logistic(data, around * ratio, start)
-        value -= 0.5 * (math.log(ratio) / _PRIOR_SD[3]) ** 2
-        if value > best_value:
-            best, best_value = np.append(coefficients, math.log(ratio)), value
-    return _solve(data, best, share)
+    return np.append(_logistic(data, data.around * math.exp(log_capacity), start), log_capacity)
 
 
-def _logistic(data: _Data, capacity: float, start: Floats) -> tuple[Floats, float]:
+def _capacity(data: _Data) -> float:
+    """log(capacity / around) of the fluid server whose waiting work explains the latencies best (least squares)."""
+    grid, width = _CAPACITIES, 0.07
+    for _ in range(3):
+        errors = [_residual(data, g)[1] for g in grid]
+        best = float(grid[int(np.argmin(errors))])
+        grid, width = np.linspace(best - width, best + width, 9), width / 4.0
+    return best
+
+
+def _residual(data: _Data, log_capacity: float) -> tuple[Floats, float, float]:
+    """(residuals of the latency on the work, their weighted sum of squares, the factor of the work)."""
+    work = data.work(data.around * math.exp(log_capacity))
+    dw, dy = work - work.mean(), data.latency - data.latency.mean()
+    factor = max(0.0, float(dw @ dy) / max(float(dw @ dw), 1e-12))
+    residual = dy - factor * dw
+    return residual, float(residual @ residual), factor
+
+
+def _logistic(data: _Data, capacity: float, start: Floats) -> Floats:
     """Penalised maximum likelihood of b0, b1, b2 at this capacity, by Newton steps."""
     X = np.column_stack([np.ones(data.over.size), data.work(capacity), data.log_rate])
     precision = 1.0 / _PRIOR_SD[:3] ** 2
@@ -117,57 +184,61 @@ def _logistic(data: _Data, capacity: float, start: Floats) -> tuple[Floats, floa
         b[1], b[2] = max(b[1], 0.3), max(b[2], 0.0)
         if float(np.abs(step).max()) < 1e-4:
             break
-    eta = X @ b
-    value = float((data.over * eta - np.logaddexp(0.0, eta)).sum())
-    return b, value - 0.5 * float((precision * (b - _PRIOR_MEAN[:3]) ** 2).sum())
+    return b
 
 
-def _solve(data: _Data, theta: Floats, share: float) -> Boundary:
-    stream = np.cumsum(np.random.default_rng(20_260).exponential(1.0, _STREAM_N))
+def _log_odds(data: _Data, theta: Floats, log_rate: float) -> float:
+    """Log-odds of the long-run share over the limit at around * exp(log_rate)."""
+    rate, capacity = math.exp(log_rate), math.exp(theta[3])  # both relative to `around`
+    if rate >= capacity * 0.999:
+        return 20.0 + rate / capacity
+    services = data.limit_s * data.around * capacity  # of work, per limit
+    work = np.linspace(0.0, _CLIP, _GRID)
+    over = _expit(theta[0] + theta[1] * work + theta[2] * log_rate)
+    longer = waiting_tail(work * services, rate / capacity)
+    p = float(over[0] + np.diff(over) @ (longer[1:] + longer[:-1]) / 2.0)
+    return math.log(max(p, 1e-12) / max(1.0 - p, 1e-12))
+
+
+def _root(data: _Data, theta: Floats, share: float) -> tuple[float, float]:
+    """(log(boundary / around), slope of the log-odds there)"""
     target = math.log(share / (1.0 - share))
-
-    def log_odds(log_rate: float, at: Floats) -> float:
-        rate, capacity = math.exp(log_rate), math.exp(at[3])  # both relative to `around`
-        if rate >= capacity * 0.998:
-            return 20.0 + rate / capacity
-        work = np.minimum(waiting_work(stream / (rate * data.around), capacity * data.around)[_DROP_N:] / data.limit_s, _CLIP)
-        p = float(np.mean(_expit(at[0] + at[1] * work + at[2] * log_rate)))
-        return math.log(max(p, 1e-12) / max(1.0 - p, 1e-12))
-
     low, high = -_REACH, min(_REACH, float(theta[3]))
-    for _ in range(16):
+    for _ in range(18):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if log_odds(middle, theta) < target else (low, middle)
-    root = 0.5 * (low + high)
-    step = 0.02
-    below, above = log_odds(root - step, theta), min(log_odds(root + step, theta), target + 4.0)
-    slope = max((above - below) / (2.0 * step), 0.5)
-    at_root = log_odds(root, theta)
+        low, high = (middle, high) if _log_odds(data, theta, middle) < target else (low, middle)
+    root, step = 0.5 * (low + high), 0.01
+    above = min(_log_odds(data, theta, root + step), target + 4.0)
+    return root, max((above - _log_odds(data, theta, root - step)) / (2.0 * step), 0.5)
+
+
+def _gradient(data: _Data, theta: Floats, root: float, share: float) -> Floats:
+    """Derivative of the log-odds at the boundary by the parameters."""
+    at_root, ceiling = _log_odds(data, theta, root), math.log(share / (1.0 - share)) + 6.0
     gradient = np.zeros(4)
-    for i, h in enumerate((0.05, 0.2, 0.05, 0.01)):
+    for i, h in enumerate((0.05, 0.2, 0.05, 0.005)):
         moved = theta.copy()
         moved[i] += h
-        gradient[i] = (min(log_odds(root, moved), target + 6.0) - at_root) / h
-    variance, freedom = _variance(data, theta, gradient)
-    sd = math.sqrt(variance) / slope
-    half = _student(freedom) * sd
-    value = data.around * math.exp(root)
-    n = int(data.over.size)
-    return Boundary(Estimate(value, value * math.exp(-half), value * math.exp(half), n), slope, sd)
+        gradient[i] = (min(_log_odds(data, moved, root), ceiling) - at_root) / h
+    return gradient
 
 
 def _variance(data: _Data, theta: Floats, gradient: Floats) -> tuple[float, float]:
     """(variance of gradient . theta, degrees of freedom) by the sandwich over blocks and over probes."""
-    capacity = data.around * math.exp(theta[3])
+    capacity, h = data.around * math.exp(theta[3]), 0.01
     work = data.work(capacity)
-    by_capacity = theta[1] * (data.work(capacity * 1.02) - work) / math.log(1.02)
-    X = np.column_stack([np.ones(data.over.size), work, data.log_rate, by_capacity])
-    p = _expit(X[:, :3] @ theta[:3])
+    by_capacity = (data.work(capacity * math.exp(h)) - data.work(capacity * math.exp(-h))) / (2.0 * h)
+    X = np.column_stack([np.ones(data.over.size), work, data.log_rate])
+    p = _expit(X @ theta[:3])
     precision = np.diag(1.0 / _PRIOR_SD**2)
-    information = (X * (p * (1.0 - p))[:, None]).T @ X
-    bread = np.linalg.inv(information + precision)
-    lever = bread @ gradient
-    influence = (X @ lever) * (data.over - p)
+    weighted = X * (p * (1.0 - p))[:, None]
+    information = weighted.T @ X
+    lever = np.linalg.solve(information + precision, gradient[:3])
+    residual, _, factor = _residual(data, theta[3])
+    plane = X[:, :2]
+    direction = factor * (by_capacity - plane @ np.linalg.lstsq(plane, by_capacity, rcond=None)[0])
+    through = float(gradient[3] - lever @ (weighted.T @ (theta[1] * by_capacity)))
+    influence = (X @ lever) * (data.over - p) + through * residual * direction / max(float(direction @ direction), 1e-12)
     model = float(lever @ (information + precision) @ lever)
     worst, freedom = model, 30.0
     for cluster in data.clusters(6.0 * data.limit_s):

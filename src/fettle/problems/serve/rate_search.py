@@ -36,7 +36,7 @@ __all__ = ["SLO", "OperatingPoint", "ProbeRecord", "RateResult", "RateSearch", "
 
 Ending = Literal["ok", "infeasible", "not_enough_requests", "stopped", "server_failed"]
 _ODDS = (1.0, 3.0, 1.5, 0.7)  # probes are put where the odds of a slow request are so many times the limit's
-_NEAR = 0.45  # probes further away (in the logarithm of the rate) say nothing about the boundary
+_NEAR = 0.35  # probes further away (in the logarithm of the rate) say nothing about the boundary
 _MAX_BRACKET = 14
 _DOWN, _DEEP_DOWN, _UP = 0.72, 0.5, 1.4
 
@@ -216,8 +216,10 @@ class _Search:
             fit = fits[binding]
             if self.floor_rate is not None and turn >= 2 and fit.rate.high < self.floor_rate:
                 return self.stopped(fit.rate.high)
-            if turn >= 4 and fit.half_width_ratio <= settings.half_width:
-                break
+            if turn >= 4 and 1.5 * fit.half_width_ratio <= settings.half_width:
+                thorough = self.fit(fit.rate.value, thorough=True)[binding]
+                if thorough.half_width_ratio <= settings.half_width:
+                    break
             factor = fit.rate_at(_ODDS[turn % len(_ODDS)]) / fit.rate.value
             samples = self.measure(fit.rate.value * min(max(factor, 0.85), 1.15), length)
             turn += 1
@@ -226,7 +228,7 @@ class _Search:
             fits = self.fit(fit.rate.value)
         return self.answer(fits)
 
-    def fit(self, around: float) -> dict[str, Boundary]:
+    def fit(self, around: float, *, thorough: bool = False) -> dict[str, Boundary]:
         """The boundary by metric; the error ratio only where errors came near its limit."""
         fits = {}
         limits = self.slo.constraints() | {"error_ratio": self.slo.limit_s}  # of time: the scale of the waiting work
@@ -235,7 +237,9 @@ class _Search:
             over = np.concatenate([c.over[c.scheduled_s >= c.start_s] for c in counted])
             if metric == "error_ratio" and over.sum() <= 0.2 * share * over.size:
                 continue
-            fits[metric] = fit_boundary(counted, max(share, 1e-4), limit_s=limits[metric], around=around)
+            fits[metric] = fit_boundary(
+                counted, max(share, 1e-4), limit_s=limits[metric], around=around, thorough=thorough
+            )
         return fits
 
     def counted(self, metric: str, around: float) -> list[Counted]:
@@ -243,7 +247,7 @@ class _Search:
         seen = self.seen[1:] if len(self.seen) > 3 else self.seen
         near = [s for s in seen if abs(math.log(s.offered_rate / around)) <= _NEAR and s.n]
         return [
-            Counted(s.offered_rate, s.scheduled_s, self.over(s, metric), warmup_s(s.seconds, self.slo))
+            Counted(s.offered_rate, s.scheduled_s, self.over(s, metric), s.latency_s, warmup_s(s.seconds, self.slo))
             for s in near or seen
         ]
 
@@ -258,9 +262,9 @@ class _Search:
             operating = operating_point(self.measure(rate, self.operating_s), self.slo)
             if _dead(self.seen[-1]):
                 return self.end("server_failed", f"the server stopped answering: {_kinds(self.seen[-1])}")
-            fits = self.fit(fit.rate.value)
-            binding = min(fits, key=lambda m: fits[m].rate.value)
-            fit = fits[binding]
+        fits = self.fit(fit.rate.value, thorough=True)
+        binding = min(fits, key=lambda m: fits[m].rate.value)
+        fit = fits[binding]
         needed = required_n(1.0 - max(self.criteria()[binding], 1e-4))
         if fit.rate.n < needed or fit.half_width_ratio > 0.6:
             return self.end(

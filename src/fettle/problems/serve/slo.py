@@ -11,7 +11,9 @@ PERCENTILES: Mapping[str, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 
 METRICS: Mapping[str, str] = {name: f"latency_{name.replace('.', '_')}_s" for name in PERCENTILES}
 _UNITS_S = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 _HINT = "write it like 'p99=50ms,errors=1%'; percentiles: p50 p90 p95 p99 p99.9; units: us ms s"
-_TERM = re.compile(r"(?P<name>[A-Za-z][\w.]*)\s*(?:<=|=)\s*(?P<number>[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[a-zµ%]*)")
+_TERM = re.compile(
+    r"(?P<name>[A-Za-z][\w.]*)\s*(?:<=|=)\s*(?P<number>[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[a-zµ%]*)"
+)
 
 
 @dataclass(frozen=True, slots=True)

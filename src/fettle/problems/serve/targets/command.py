@@ -72,6 +72,21 @@ class Command:
         if self.default_params:
             self.search.validate(dict(self.default_params))
 
+    @classmethod
+    def from_options(cls, command: str, space: "str | Mapping[str, Any]", body: str | None = None, **more: Any) -> "Command":
+        """From what a user writes: `space` is a file (see the module) or the space itself, `body` a file."""
+        try:
+            if isinstance(space, str):
+                search, defaults = load_space(Path(space))
+            else:
+                search, defaults = Space.from_json(space), dict(more.pop("defaults", {}))
+            sent = None if body is None else Path(body).read_bytes()
+            return cls(command, search, body=sent, default_params=defaults, **more)
+        except OSError as error:
+            raise InvalidInput(f"cannot read the request body {body}: {error.strerror}", "give a file") from error
+        except TypeError as error:
+            raise InvalidInput(f"target command: {error}", "options: command space ready path method headers body") from error
+
     def space(self, model: Model, machine: Machine) -> Space:
         return self.search
 
