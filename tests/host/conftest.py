@@ -68,10 +68,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """start(python_code, *args, limits=, ...) -> Process, stopped after the test."""
     running: list[Process] = []
 
-    def run(code: str, *args: str, limits: Limits = Limits(), **more: object) -> Process:
+    def run(code: str, *args: str, limits: Limits | None = None, **more: object) -> Process:
         argv = [sys.executable, "-c", code, *args]
         log = tmp_path / f"{len(running)}.log"
-        running.append(spawn(argv, cwd=tmp_path, env=dict(os.environ), log_path=log, limits=limits, **more))
+        running.append(spawn(argv, cwd=tmp_path, env=dict(os.environ), log_path=log, limits=limits or Limits(), **more))
         return running[-1]
 
     yield run

@@ -67,7 +67,9 @@ def test_labels(metric: str, text: str) -> None:
     assert label(metric) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(4.25, "4.2 s"), (42, "42 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.25, "4.2 s"), (42, "42 s"), (200, "3 min 20 s"), (300, "5 min"), (7500, "2 h 05 min")]
+)
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 

@@ -56,9 +56,7 @@ def test_the_defaults_themselves_are_no_gain() -> None:
 
 
 def test_unconfirmed_uses_the_trials_own_intervals() -> None:
-    found = gain(
-        trial(1, "throughput_rps", 200.0, (190, 210, 5)), trial(0, "throughput_rps", 100.0, (95, 105, 5)), RPS
-    )
+    found = gain(trial(1, "throughput_rps", 200.0, (190, 210, 5)), trial(0, "throughput_rps", 100.0, (95, 105, 5)), RPS)
     assert found is not None
     assert found["low"] == pytest.approx(190 / 105)
     assert found["high"] == pytest.approx(210 / 95)

@@ -10,7 +10,12 @@ from fettle.cli.printing import stdout_console
 from fettle.host.machine import fingerprint, machine
 from fettle.report.text import plain
 
-_PACKAGES = {"onnx": "reads models", "onnxruntime": "runs models", "mosec": "the embedded server", "uvloop": "a faster load generator"}
+_PACKAGES = {
+    "onnx": "reads models",
+    "onnxruntime": "runs models",
+    "mosec": "the embedded server",
+    "uvloop": "a faster load generator",
+}
 _NEEDED = ("onnx", "onnxruntime", "mosec")
 _FACTS = ("cpu_model", "cores", "memory_bytes", "isolation")
 
@@ -25,13 +30,26 @@ def findings() -> dict[str, Any]:
         checks.append(_check(package, there, use, "pip install 'fettle[serve]'", needed=package in _NEEDED))
     limited = facts.get("isolation", "") != "affinity and rlimits"
     checks.append(
-        _check("cgroup", limited, "limits cores and memory exactly", "run where cgroups are writable; affinity is used instead")
+        _check(
+            "cgroup",
+            limited,
+            "limits cores and memory exactly",
+            "run where cgroups are writable; affinity is used instead",
+        )
     )
     enough = len(here.cores) >= 4
-    checks.append(_check("cores", enough, "load generator on a core of its own", "takes 4 cores; here it shares one with the server"))
+    checks.append(
+        _check(
+            "cores", enough, "load generator on a core of its own", "takes 4 cores; here it shares one with the server"
+        )
+    )
     with tempfile.TemporaryFile() as scratch:
         checks.append(_check("temporary folder", scratch.writable(), "work folders", "set TMPDIR", needed=True))
-    checks.append(_check("taskset", shutil.which("taskset") is not None, "exported servers keep their cores", "install util-linux"))
+    checks.append(
+        _check(
+            "taskset", shutil.which("taskset") is not None, "exported servers keep their cores", "install util-linux"
+        )
+    )
     ok = all(check["ok"] or not check["needed"] for check in checks)
     return {"schema": 1, "ok": ok, "fingerprint": facts, "checks": checks}
 
@@ -49,7 +67,9 @@ def show_findings(found: dict[str, Any]) -> None:
 def differences(stored: Mapping[str, Any]) -> list[str]:
     """Warnings where a study was begun on another machine or with other versions."""
     now = fingerprint(tuple(stored.get("packages") or {}))
-    changed = [k for k in ("cpu_model", "cores", "memory_bytes", "isolation") if k in stored and stored[k] != now.get(k)]
+    changed = [
+        k for k in ("cpu_model", "cores", "memory_bytes", "isolation") if k in stored and stored[k] != now.get(k)
+    ]
     lines = [f"{k} was {stored[k]} when the study began, now it is {now.get(k)}" for k in changed]
     for package, version in (stored.get("packages") or {}).items():
         if (current := (now.get("packages") or {}).get(package)) != version:

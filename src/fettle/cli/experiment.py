@@ -1,7 +1,6 @@
 """Experiment files: the arguments of a search as YAML, checked against the published schema."""
 
 import json
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,9 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InvalidInput(f"cannot read the experiment {path}: {error.strerror}", "give the path of a YAML file") from None
+        raise InvalidInput(
+            f"cannot read the experiment {path}: {error.strerror}", "give the path of a YAML file"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} is not YAML: {error}", "see examples/serve-digits.yaml") from None
     _check(path, loaded)
@@ -35,8 +36,8 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     problem = given.pop("problem")
     folder = path.absolute().parent
     for key in ("model", "inputs", "prices"):
-        given[key] = _located(folder, given[key]) if key in given else None
-    given = {key: value for key, value in given.items() if value is not None}
+        if key in given:
+            given[key] = _located(folder, given[key], nested=key == "model")
     if "memory_limit" in given:
         given["memory_bytes"] = _bytes(given.pop("memory_limit"))
     if "command" in given:
@@ -56,19 +57,19 @@ def _check(path: Path, loaded: Any) -> None:
     if not isinstance(loaded, dict):
         raise InvalidInput(f"{path}: expected a mapping of names to values", "see examples/serve-digits.yaml")
     validator = jsonschema.Draft202012Validator(schema("experiment"))
-    errors = sorted(validator.iter_errors(loaded), key=lambda e: (len(e.absolute_path), e.message))
-    if errors:
-        where = ".".join(str(part) for part in errors[0].absolute_path) or "the file"
+    error = jsonschema.exceptions.best_match(validator.iter_errors(loaded))
+    if error is not None:
+        where = ".".join(map(str, error.absolute_path)) or "the file"
         known = ", ".join(schema("experiment")["properties"])
-        raise InvalidInput(f"{path}: {where}: {errors[0].message[:300]}", f"known keys: {known}")
+        raise InvalidInput(f"{path}: {where}: {error.message[:300]}", f"known keys: {known}")
+    if "command" in loaded and loaded.get("target") != "command":
+        raise InvalidInput(f"{path}: command belongs to target: command", "add target: command")
 
 
-def _located(folder: Path, value: Any) -> Any:
+def _located(folder: Path, value: Any, *, nested: bool = False) -> Any:
     if isinstance(value, str):
         return str(folder / Path(value).expanduser())
-    if isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
-        return {key: _located(folder, v) for key, v in value.items()}
-    return value
+    return {key: _located(folder, path) for key, path in value.items()} if nested else value
 
 
 def _bytes(value: Any) -> int:

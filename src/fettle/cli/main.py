@@ -3,7 +3,7 @@ input; 130 interrupted. With --json, stdout holds one JSON document and nothing 
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from fettle import __version__
+from fettle.cli.flags import STORAGE, json_option, serve_options, storage_option, stored, together
 from fettle.core.errors import FettleError, InvalidInput
 
-STORAGE = "fettle.db"
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -48,20 +48,6 @@ def _print_json(document: Mapping[str, Any]) -> None:
     click.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
-def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-storage_option = click.option("--storage", default=STORAGE, show_default=True, help="Path or sqlite:/// URL.")
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
-stored = _with(click.argument("study"), storage_option, json_option)
-
-
 @click.group(cls=_Group, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="fettle")
 def cli() -> None:
@@ -71,30 +57,8 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("model")
-@click.option("--slo", required=True, help="Such as p99=50ms or p95=20ms,errors=0.5%.")
-@click.option("--objective", default="cost", show_default=True, help="cost, throughput, latency; several with commas.")
-@click.option("--budget", default="5m", show_default=True, help="Time for search and confirmation together.")
-@click.option("--trials", type=int, help="At most so many trials.")
-@click.option("--target", default="mosec", show_default=True, help="The inference server.")
-@click.option("--model-variant", "variants", multiple=True, metavar="PRECISION=FILE", help="Another precision.")
-@click.option("--fix", multiple=True, metavar="KNOB=VALUE", help="Keeps a knob at one value.")
-@click.option("--param", multiple=True, metavar="KNOB=A,B,...", help="Restricts a knob to some values.")
-@click.option("--inputs", metavar="FILE.npz", help="Real samples to send.")
-@click.option("--input-shape", "shapes", multiple=True, metavar="NAME=1,3,64,64", help="For dynamic dimensions.")
-@click.option("--rate", type=float, help="Requests/s at which latency is an objective.")
-@click.option("--arrivals", default="poisson", show_default=True, type=click.Choice(["poisson", "constant"]))
-@click.option("--cores", type=int, help="Cores that may be used; default: all of this machine.")
-@click.option("--memory", metavar="MIB", type=int, help="Memory allotted to the server; default: what it needs.")
-@click.option("--prices", metavar="FILE", help="Price table (YAML).")
-@click.option("--algorithm", default="auto", show_default=True, help="The search algorithm.")
-@click.option("--command", "template", help="Target command: the command line, with {port} and knobs.")
-@click.option("--space", metavar="FILE", help="Target command: its search space (YAML).")
-@click.option("--ready", default="/", show_default=True, help="Target command: path that answers 200 when ready.")
-@click.option("--path", default="/", show_default=True, help="Target command: path of requests.")
-@click.option("--body", metavar="FILE", help="Target command: request body; default: the model's inputs.")
-@click.option("--name", help="The study's name; default: the model's.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@_with(storage_option, json_option)
+@serve_options
+@together(storage_option, json_option)
 def serve(model: str, as_json: bool, **options: Any) -> None:
     """Finds how to serve MODEL (an ONNX file) on this machine."""
     from fettle import api
@@ -108,17 +72,21 @@ def serve(model: str, as_json: bool, **options: Any) -> None:
 
 @cli.command()
 @click.argument("experiment", type=click.Path())
-@click.option("--storage", help="Overrides the file's storage.")
+@click.option("--name", help="Instead of the file's name.")
+@click.option("--budget", metavar="TIME", help="Instead of the file's budget.")
+@click.option("--trials", metavar="N", type=int, help="Instead of the file's trials.")
+@click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Instead of the file's seed.")
+@click.option("--storage", metavar="PATH", help=f"Instead of the file's storage; default: {STORAGE}.")
 @json_option
-def run(experiment: str, storage: str | None, as_json: bool) -> None:
+def run(experiment: str, as_json: bool, **instead: Any) -> None:
     """Runs the EXPERIMENT that a YAML file describes."""
     from fettle import api
     from fettle.cli.experiment import read
+    from fettle.cli.options import trials
 
     problem, arguments = read(Path(experiment))
-    if storage is not None:
-        arguments["storage"] = storage
-    arguments.setdefault("storage", STORAGE)
+    instead["trials"] = trials(instead["trials"])
+    arguments = {"storage": STORAGE, **arguments, **{key: value for key, value in instead.items() if value is not None}}
     with _view(as_json) as view:
         result = getattr(api, problem)(watch=view, **arguments)
     _answer(result, as_json)
@@ -139,9 +107,11 @@ def resume(study: str, storage: str, as_json: bool) -> None:
 
 @cli.command()
 @stored
-@click.option("--trial", type=int, help="The trial whose configuration is measured.")
-@click.option("--params", help="Or a configuration, as JSON.")
-@click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--trial", metavar="N", type=int, help="The trial whose configuration is measured.")
+@click.option("--params", metavar="JSON", help="Or a configuration.")
+@click.option(
+    "--repeat", metavar="N", type=click.IntRange(min=1), default=1, show_default=True, help="How many fresh servers."
+)
 def measure(study: str, storage: str, as_json: bool, trial: int | None, params: str | None, repeat: int) -> None:
     """Measures a configuration again, each time on a fresh server. Never changes the STUDY's answer."""
     from fettle import api
@@ -152,12 +122,13 @@ def measure(study: str, storage: str, as_json: bool, trial: int | None, params: 
         payloads = api.measure(result, _params(params), trial=trial, repeat=repeat, watch=view)
     found = document(result, trial, payloads)
     _print_json(found) if as_json else show(found)
-    if not any(p["state"] == "complete" for p in payloads):
+    broken = any(held["holds"] is False for held in found["prediction"].values())
+    if broken or not any(p["state"] == "complete" for p in payloads):
         raise click.exceptions.Exit(1)
 
 
 @cli.command(name="list")
-@_with(storage_option, json_option)
+@together(storage_option, json_option)
 def list_(storage: str, as_json: bool) -> None:
     """Lists the studies of a storage."""
     from fettle.cli.shown import listing, show_listing
@@ -195,7 +166,7 @@ def report(study: str, storage: str, as_json: bool, output: str | None) -> None:
 @cli.command()
 @click.argument("study")
 @click.argument("folder", type=click.Path())
-@_with(storage_option, json_option)
+@together(storage_option, json_option)
 def export(study: str, folder: str, storage: str, as_json: bool) -> None:
     """Writes a FOLDER that starts the winner of a STUDY without Fettle."""
     from fettle import api
@@ -234,7 +205,9 @@ def _params(text: str | None) -> dict[str, Any] | None:
     try:
         params = json.loads(text)
     except ValueError as error:
-        raise InvalidInput(f"--params: expected JSON, got {text!r:.200} ({error})", "--params '{\"workers\": 2}'") from None
+        raise InvalidInput(
+            f"--params: expected JSON, got {text!r:.200} ({error})", "--params '{\"workers\": 2}'"
+        ) from None
     if not isinstance(params, dict):
         raise InvalidInput(f"--params: expected a JSON object, got {text!r:.200}", "--params '{\"workers\": 2}'")
     return params
@@ -270,7 +243,7 @@ def _warn_of_another_machine(result: Any) -> None:
 def main() -> None:
     """The `fettle` command."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="fettle", standalone_mode=False)
     except click.exceptions.Abort:
         _complain("interrupted", "`fettle resume STUDY` goes on from here", "--json" in sys.argv)
         code = 130

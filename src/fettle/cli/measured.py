@@ -8,24 +8,27 @@ from fettle.cli.printing import stdout_console
 from fettle.report.figures import figure
 from fettle.report.text import plain
 
+_JUDGED = 5  # measurements: with fewer, chance alone may break a 95 % interval
+_LEAST_RATIO = 0.8
+
 
 def document(result: Result, trial: int | None, payloads: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """schema 1: every measurement, and per predicted metric its interval and how many lay inside."""
+    """schema 1: every measurement, and per predicted metric its interval, how many lay inside, and whether the
+    prediction holds: at least 8 in 10, None with too few to tell."""
     known = result.study.log.trials[trial] if trial is not None else None
     predicted = (known.confirmed or {}).get("prediction", {}) if known is not None else {}
     held = {}
     for metric, (low, high) in predicted.items():
         values = [p["metrics"][metric] for p in payloads if metric in p["metrics"] and p["state"] == "complete"]
         inside = sum(low <= value <= high for value in values)
-        held[metric] = {"low": low, "high": high, "inside": inside, "of": len(payloads)}
+        holds = inside >= _LEAST_RATIO * len(payloads) if len(payloads) >= _JUDGED else None
+        held[metric] = {"low": low, "high": high, "inside": inside, "of": len(payloads), "holds": holds}
     keys = ("state", "metrics", "intervals", "failure", "error")
     return {
         "schema": 1,
         "study": result.study.name,
         "trial": trial,
-        "measurements": [
-            {**{k: p.get(k) for k in keys if p.get(k)}, "foreign_ratio": _foreign(p)} for p in payloads
-        ],
+        "measurements": [{**{k: p.get(k) for k in keys if p.get(k)}, "foreign_ratio": _foreign(p)} for p in payloads],
         "prediction": held,
     }
 

@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 def serve_arguments(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `fettle.serve`. Raises InvalidInput."""
-    arguments = {
+    return {
         "model": models(model, options["variants"]),
         "slo": options["slo"],
         "objective": options["objective"],
@@ -32,7 +32,6 @@ def serve_arguments(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "memory_bytes": memory(options["memory"]),
         "arrivals": options["arrivals"],
     }
-    return arguments
 
 
 def models(model: str, variants: Sequence[str]) -> "str | dict[str, str]":
@@ -62,17 +61,21 @@ def memory(mib: int | None) -> int | None:
 
 def target(options: Mapping[str, Any]) -> "str | dict[str, Any]":
     name: str = options["target"]
+    keys = {"command": "template", "space": "space", "ready": "ready", "path": "path", "body": "body"}
+    given: dict[str, Any] = {key: options[word] for key, word in keys.items() if options[word] is not None}
     if name != "command":
-        if options["template"] or options["space"] or options["body"]:
-            raise InvalidInput("--command, --space and --body belong to --target command", "add --target command")
+        if given:
+            raise InvalidInput(f"--{next(iter(given))} belongs to --target command", "add --target command")
         return name
     if not options["template"] or not options["space"]:
         raise InvalidInput(
             "--target command needs --command and --space",
             "e.g. --command 'myserver --port {port} --threads {threads}' --space space.yaml",
         )
-    keys = {"command": "template", "space": "space", "ready": "ready", "path": "path", "body": "body"}
-    return {"name": name, **{key: options[word] for key, word in keys.items() if options[word] is not None}}
+    files = {
+        key: str(Path(given[key]).absolute()) for key in ("space", "body") if key in given
+    }  # a study may be resumed elsewhere
+    return {"name": name, **given, **files}
 
 
 def pairs(given: Sequence[str], option: str, example: str) -> list[tuple[str, str]]:

@@ -75,9 +75,9 @@ def print_table(table: tables.Table, console: "Console") -> None:
     titled = any(title for title, _ in table.columns)
     shown = Table(box=box.SIMPLE_HEAD if titled else None, show_header=titled, pad_edge=False, show_edge=False)
     for title, is_figure in table.columns:
-        shown.add_column(Text(title), justify="right" if is_figure else "left", overflow="fold")
+        shown.add_column(Text(plain(title)), justify="right" if is_figure else "left", overflow="fold")
     for row in table.rows:
-        shown.add_row(*(Text(cell.text, style="bold" if cell.strong else "") for cell in row))
+        shown.add_row(*(Text(plain(cell.text), style="bold" if cell.strong else "") for cell in row))
     console.print(shown)
     console.print()
 
@@ -85,4 +85,4 @@ def print_table(table: tables.Table, console: "Console") -> None:
 def _line(console: "Console", text: str, *, bold: bool = False) -> None:
     from rich.text import Text
 
-    console.print(Text(text, style="bold" if bold else ""), soft_wrap=True)
+    console.print(Text(plain(text), style="bold" if bold else ""), soft_wrap=True)

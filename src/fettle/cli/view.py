@@ -29,8 +29,8 @@ class View(Protocol):
         ...
 
     def on_progress(self, number: int, info: Mapping[str, Any]) -> None:
-        """What trial `number` does now: {"phase": "starting" | "warm-up" | "probe" | "stopping" ..., "rate",
-        "p99_s", "ok"}; a probe's outcome is its call with "ok"."""
+        """What trial `number` does now: {"phase": "starting" | "warm-up" | "probe" | "probed" ..., "rate",
+        "p99_s", "ok"}; "ok" is a probe's outcome."""
         ...
 
     def tick(self, left_s: float | None) -> None:
@@ -252,7 +252,7 @@ def _search(current: _Current, prefix: str = "") -> "Text":
         text.append(f"{rate:.4g} ")
         text.append("ok" if ok else "fails", style="green" if ok else "yellow")
         text.append(f" {figure('p99_s', p99_s)}, " if p99_s is not None else ", ")
-    text.append(current.phase or "running")
+    text.append("" if current.phase == "probed" else current.phase or "running")
     if current.rate is not None and current.phase == "probe":
         text.append(f" {current.rate:.4g} req/s")
     return text

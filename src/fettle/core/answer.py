@@ -36,7 +36,8 @@ def answer(log: TrialLog, recommender: Recommender | None = None) -> Answer:
     confirmed = [t for t in complete if t.confirmed is not None]
     passed = [t for t in confirmed if t.confirmed is not None and t.confirmed.get("passed", True)]
     candidates = passed if confirmed else complete
-    outcomes = {t.number: log.outcome(effective(t)) for t in complete if t not in confirmed or t in passed}
+    failed = {t.number for t in confirmed} - {t.number for t in passed}
+    outcomes = {t.number: log.outcome(effective(t)) for t in complete if t.number not in failed}
     feasible = [n for n, o in outcomes.items() if o.feasible]
     losses = np.array([outcomes[n].losses for n in feasible]).reshape(len(feasible), len(log.objectives))
     front = tuple(feasible[i] for i in pareto.front(losses))
@@ -55,14 +56,14 @@ def _why_not(log: TrialLog, complete: list[Trial], confirmed: bool) -> str:
         return "no trial has been run"
     if not complete:
         failures = sorted({t.failure for t in log.trials if t.failure})
-        what = f"failed ({', '.join(failures)})" if failures else "ended"
-        return f"none of {len(log.trials)} trials was completed: those that ended {what}"
+        why = f": failures of class {', '.join(failures)}" if failures else ""
+        return f"none of {len(log.trials)} trials in the space was completed{why}"
     if confirmed:
         return "no candidate held its constraints when it was measured again on a fresh start"
     closest = min(complete, key=lambda t: (log.outcome(t).order, t.number))
     broken = [
-        f"{c.metric} = {closest.metrics.get(c.metric, float('nan')):.4g}, allowed "
-        + (f"at most {c.upper:.4g}" if c.upper is not None else f"at least {c.lower:.4g}")
+        (f"{c.metric} = {closest.metrics[c.metric]:.4g}" if v == v else f"no figure for {c.metric}")
+        + (f", allowed at most {c.upper:.4g}" if c.upper is not None else f", allowed at least {c.lower:.4g}")
         for c, v in zip(log.constraints, log.outcome(closest).violations, strict=True)
         if not v <= 0
     ]

@@ -15,12 +15,17 @@ def front(losses: np.ndarray) -> np.ndarray:
     Y = np.asarray(losses, dtype=float)
     if len(Y) == 0:
         return np.empty(0, dtype=int)
-    keep = np.ones(len(Y), dtype=bool)
-    for i, y in enumerate(Y):
-        if keep[i]:
-            better = np.all(y >= Y, axis=1) & np.any(y > Y, axis=1)
-            keep[i] = not better.any()
-    return np.flatnonzero(keep)
+    left, kept = np.lexsort(Y.T[::-1]), []
+    while len(left):  # nothing dominates the lexicographically first of what is left
+        y = Y[left[0]]
+        kept.append(left[0])
+        left = left[1:][~_dominated(Y[left[1:]], y)]
+    return np.sort(np.array(kept, dtype=int))
+
+
+def _dominated(Y: np.ndarray, y: np.ndarray) -> np.ndarray:
+    dominated: np.ndarray = np.all(y <= Y, axis=1) & np.any(y < Y, axis=1)
+    return dominated
 
 
 def hypervolume(losses: np.ndarray, reference: Sequence[float]) -> float:

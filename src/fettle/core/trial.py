@@ -5,7 +5,7 @@ nothing else keeps state, so reading a journal again gives the same study.
 """
 
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -218,7 +218,9 @@ class TrialLog:
         self.units = 0.0  # fidelity units reserved by `started` events
         self.seen = 0
         self.seconds = 0.0  # spent in trials and re-measurements: what a budget counts
+        self.last_s = 0.0  # time of the latest event: the study's last sign of life
         self._start_s: dict[int, float] = {}
+        self._ranked: dict[tuple[float, int], float] = {}  # (fidelity, number) -> loss in `rungs`
         self._told: set[tuple[int, float | None]] = set()
         self._best: tuple[tuple[float, float, float], int] | None = None
 
@@ -234,6 +236,10 @@ class TrialLog:
     def incumbent(self) -> Trial | None:
         """The best feasible trial by what was told, before any confirmation."""
         return None if self._best is None else self.trials[self._best[1]]
+
+    def was_told(self, number: int, fidelity: float | None) -> bool:
+        """Whether a result of this trial at this fidelity counts already: a further one will not."""
+        return (number, fidelity) in self._told
 
     def outcome(self, trial: Trial) -> Outcome:
         return outcome(trial, self.objectives, self.constraints)
@@ -252,6 +258,7 @@ class TrialLog:
         self.seen = event.seq or self.seen + 1
         if event.kind not in KINDS:
             raise InvalidInput(f"unknown kind of event {event.kind!r}", "update Fettle to read this study")
+        self.last_s = max(self.last_s, event.time_s)
         told: Trial | None = getattr(self, f"_fold_{event.kind}")(event)
         return told
 
@@ -323,8 +330,7 @@ class TrialLog:
         rung = (number, p.get("fidelity", trial.fidelity))
         if rung in self._told:
             return None  # of several tells for one rung the first counts
-        if trial.source != "elsewhere":
-            self._told.add(rung)
+        self._told.add(rung)
         if (begun := self._start_s.pop(number, None)) is not None:
             self.seconds += max(0.0, event.time_s - begun)
         trial = replace(
@@ -342,10 +348,10 @@ class TrialLog:
             artifacts=p.get("artifacts", _NOTHING),
         )
         self._put(trial)
-        if trial.state is State.COMPLETE and trial.source != "outside":
-            order = self.outcome(trial).order
-            if order[0] == 0.0 and (self._best is None or (order, number) < self._best):
-                self._best = (order, number)
+        if self._best is not None and self._best[1] == number:  # a later rung of the incumbent itself
+            self._best = min(filter(None, map(self._standing, self.trials)), default=None)
+        elif (standing := self._standing(trial)) is not None and (self._best is None or standing < self._best):
+            self._best = standing
         if trial.fidelity is not None and trial.state is not State.FAILED:
             self._rank(number, trial.fidelity, trial.metrics)
         return trial
@@ -366,9 +372,23 @@ class TrialLog:
         if event.payload.get("source") == "confirm":  # a later `fettle measure` never changes the answer
             self.trials[event.number] = replace(self.trials[event.number], confirmed=event.payload)
 
+    def _standing(self, trial: Trial) -> tuple[tuple[float, float, float], int] | None:
+        """Sort key among those that may be the incumbent; None for all others."""
+        if trial.state is not State.COMPLETE or trial.source == "outside":
+            return None
+        order = self.outcome(trial).order
+        return (order, trial.number) if order[0] == 0.0 else None
+
     def _rank(self, number: int, fidelity: float, metrics: Mapping[str, float]) -> None:
-        if self.objectives and (value := metrics.get(self.objectives[0].metric)) is not None and value == value:
-            insort(self.rungs.setdefault(fidelity, []), (self.objectives[0].sign * value, number))
+        """A trial stands once in each rung, with its latest figure."""
+        value = metrics.get(self.objectives[0].metric, math.nan) if self.objectives else math.nan
+        if value != value:
+            return
+        rung, loss = self.rungs.setdefault(fidelity, []), self.objectives[0].sign * value
+        if (old := self._ranked.get((fidelity, number))) is not None:
+            del rung[bisect_left(rung, (old, number))]
+        insort(rung, (loss, number))
+        self._ranked[fidelity, number] = loss
 
 
 def interval(ends: Sequence[float | None]) -> tuple[float, float, int]:

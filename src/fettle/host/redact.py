@@ -18,7 +18,7 @@ _HARMLESS = ("PWD", "OLDPWD", "SSH_AUTH_SOCK", "GPG_AGENT_INFO")
 
 # a name that is given a value: NAME=, "name": , --name VALUE
 _NAME = re.compile(
-    r"""(?<!\w)(?P<dashes>--)?(?P<name>[A-Za-z_][\w.-]{0,127})(?:["']?[ \t]{0,4}[=:][ \t]{0,4}|(?P<blank>[ \t]{1,4}))"""
+    r"""(?<![\w.])(?<!\w-)(?P<dashes>--)?(?P<name>[A-Za-z_][\w.-]{0,127})(?:["']?[ \t]{0,4}[=:][ \t]{0,4}|(?P<blank>[ \t]{1,4}))"""
 )
 _VALUE = re.compile(r"""(?P<quote>["'])?(?(quote)[^"'\n]*|[^\s"'&;,]+)""")
 _REST = re.compile(r"""["']?[^"'\n]+""")  # a header's value is the rest of its line
@@ -60,7 +60,7 @@ def escape_terminal(text: str) -> str:
 
 
 def _is_secret(name: str) -> bool:
-    if name in _HARMLESS:
+    if name in _HARMLESS or name.endswith(("Error", "Exception")):
         return False
     words = [word.upper() for part in re.split(r"[\W_]+", name) for word in (*_WORD.findall(part), part)]
     return any(word in _SECRET_WORDS or word.endswith(_ENDS) for word in words)

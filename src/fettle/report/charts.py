@@ -42,8 +42,10 @@ def _tradeoff(summary: Summary, rows: list[Row], x: tuple[str, str], y: tuple[st
     (xm, x_goal), (ym, y_goal) = x, y
     left, top, right, bottom = BOX
     values = [[r.trial.metrics[m] for r in rows] for m in (xm, ym)]
-    wide = max(values[1]) > 8 * max(min(values[1]), 1e-300)
-    frame = Frame(fitted(values[0], left, right, zero=summary.is_serve), fitted(values[1], bottom, top, log=wide))
+    limits = [c.upper for c in summary.constraints if c.metric == ym and c.upper is not None]
+    heights = [*values[1], *limits]
+    wide = max(heights) > 8 * max(min(heights), 1e-300)
+    frame = Frame(fitted(values[0], left, right, zero=summary.is_serve), fitted(heights, bottom, top, log=wide))
     feasible = [r for r in rows if r.feasible]
     signs = [1.0 if goal == "minimize" else -1.0 for goal in (x_goal, y_goal)]
     losses = np.array([[s * r.trial.metrics[m] for s, m in zip(signs, (xm, ym), strict=True)] for r in feasible])
@@ -58,11 +60,11 @@ def _tradeoff(summary: Summary, rows: list[Row], x: tuple[str, str], y: tuple[st
     points = [frame.at(r.trial.metrics[xm], r.trial.metrics[ym]) for r in rows]
     marked = [r for r in rows if r.role]
     labels = [(r.role, *frame.at(r.trial.metrics[xm], r.trial.metrics[ym]), f"mark {r.role}") for r in marked]
-    for limit in (c.upper for c in summary.constraints if c.metric == ym and c.upper is not None):
-        if bottom > (py := frame.y(limit)) > top:
-            parts.append(tag("line", x1=left, x2=right, y1=py, y2=py, class_="slo"))
-            points += [(px, py) for px in np.arange(left, right, 12.0)]
-            labels.append((f"limit {exact(ym, limit, summary.currency)}", left - 5, py - 10, "mark limit"))
+    for limit in limits:
+        py = frame.y(limit)
+        parts.append(tag("line", x1=left, x2=right, y1=py, y2=py, class_="slo"))
+        points += [(float(px), py) for px in np.arange(left, right, 12.0)]
+        labels.append((f"limit {exact(ym, limit, summary.currency)}", left - 5, py - 10, "mark limit"))
     parts.append(tagged(labels, points, frame.box))
     about = f"{len(rows)} trials, {len(front)} of them on the front. " + "; ".join(
         f"{r.role}: {tip(r, (xm, ym), summary.currency)}" for r in marked
@@ -74,14 +76,15 @@ def latency_curves(summary: Summary) -> Markup | None:
     """p99 and p50 against the offered rate: winner, defaults and the next best; log y, with the SLO."""
     chosen = [r for r in (summary.winner or summary.closest, summary.defaults) if r is not None]
     numbers = {r.number for r in chosen}
-    chosen += [r for r in summary.ranked if r.number not in numbers][:_OTHERS]
+    pool = summary.ranked or [r for r in summary.rows if r.trial.state is State.COMPLETE]
+    chosen += [r for r in pool if r.number not in numbers][:_OTHERS]
     curves = [(r, _curve(r, "p99_s")) for r in {r.number: r for r in chosen}.values() if len(_curve(r, "p99_s")) > 1]
     if not curves:
         return None
     medians = [(r, _curve(r, "p50_s")) for r, _ in curves if r.role and len(_curve(r, "p50_s")) > 1]
     limits = {k: v for k, v in _limits(summary).items() if finite(v)}
     every = [p for _, c in (*curves, *medians) for p in c]
-    ceiling = max(20 * max(limits.values(), default=math.inf), min(y for _, y in every) * 2)
+    ceiling = max(20 * max(limits.values(), default=math.inf), 10 * float(np.median([y for _, y in every])))
     left, top, _, bottom = BOX
     right = WIDTH - 92.0
     x = fitted([p[0] for p in every], left, right, zero=True)
@@ -109,6 +112,8 @@ def latency_curves(summary: Summary) -> Markup | None:
         parts.append(tag("line", x1=px + 3, y1=py, x2=right + 6, y2=y - 4, class_="leader"))
         parts.append(words(text, right + 9, y, class_=class_))
     about = f"{len(curves)} configurations; " + ", ".join(f"SLO {k} {exact('p_s', v)}" for k, v in limits.items())
+    if any(y > ceiling for _, y in every):
+        about += f"; figures above {figure('p_s', ceiling)} are drawn there"
     return drawing("Latency against offered rate", about, *parts)
 
 

@@ -26,7 +26,13 @@ def render(summary: Summary) -> str:
 
     here = files("fettle.report")
     script, style = (Markup(here.joinpath(name).read_text("utf-8")) for name in ("report.js", "report.css"))
-    env = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    env = jinja2.Environment(
+        autoescape=True,
+        finalize=lambda text: plain(text, lines=True) if type(text) is str else text,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     page = env.from_string(here.joinpath("report.html.j2").read_text("utf-8"))
     found = effects(summary)
     metric = summary.objectives[0].metric if summary.objectives else ""

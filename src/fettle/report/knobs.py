@@ -11,6 +11,7 @@ import numpy as np
 from fettle.core.trial import State
 from fettle.report.figures import setting
 from fettle.report.summary import Row, Summary
+from fettle.report.text import plain
 
 MAX_GROUPS = 8
 MIN_TRIALS = 4
@@ -46,7 +47,7 @@ def note(found: Sequence[Effect]) -> str:
     if not known or known[0].share < 0.05:
         return "No single knob explains a visible part of the differences between these trials."
     return (
-        f"Strongest association in these trials: {known[0].name}, whose values go with "
+        f"Strongest association in these trials: {plain(known[0].name, limit=80)}, whose values go with "
         f"{100 * known[0].share:.0f} % of the variance. An association, not a proof of cause: other knobs moved too."
     )
 

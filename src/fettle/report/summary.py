@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fettle.core.trial import Constraint, Objective, Trial
+from fettle.report.text import plain
 
 SERVE = "serve"
 
@@ -64,7 +65,7 @@ class Summary:
     @property
     def currency(self) -> str:
         prices = self.experiment.get("prices")
-        return str(prices.get("currency") or "") if isinstance(prices, Mapping) else ""
+        return plain(prices.get("currency") or "", limit=10) if isinstance(prices, Mapping) else ""
 
     @property
     def ranked(self) -> list[Row]:

@@ -142,7 +142,7 @@ def cost(summary: Summary) -> Table:
     if finite(spent["cpu_s"]):
         rows.append(("CPU time", duration(spent["cpu_s"])))
     if finite(spent["money"]):
-        rows.append(("Price of the machine for that time", figure("money", spent["money"], spent["currency"])))
+        rows.append(("Price of the machine for that time", figure("money", spent["money"], summary.currency)))
     rows += [(f"Trials {state}", str(n)) for state, n in spent["trials"].items()]
     return _pairs("Search cost", rows)
 
@@ -154,7 +154,7 @@ def cost_line(summary: Summary) -> str:
     if finite(spent["cpu_s"]):
         parts.append(f"{duration(spent['cpu_s'])} of CPU")
     if finite(spent["money"]):
-        parts.append(figure("money", spent["money"], spent["currency"]))
+        parts.append(figure("money", spent["money"], summary.currency))
     states = ", ".join(f"{n} {state}" for state, n in spent["trials"].items())
     return f"{', '.join(parts)}; trials: {states or 'none'}"
 
@@ -255,7 +255,7 @@ def studies(found: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for study in found:
         counts = ", ".join(f"{n} {plain(state, limit=20)}" for state, n in study["trials"].items() if n)
-        best = NONE if study.get("best") is None else f"trial {plain(study['best'], limit=20)}"
+        best = f"trial {study['best']['number']}" if study["best"] else NONE
         texts = [plain(study[key], limit=80) for key in ("name", "problem", "state")]
         rows.append(tuple(Cell(t) for t in (*texts, counts or "none", best)))
     titles = ("study", "problem", "state", "trials", "best")

@@ -12,6 +12,7 @@ from pathlib import Path
 from fettle.core.errors import StudyNotFound, TurnExpired
 from fettle.core.protocols import Turn
 from fettle.core.trial import Event
+from fettle.storage.names import check_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ class MemoryStorage:
         return list(self._journals)
 
     def open(self, name: str, *, create: bool = False) -> MemoryJournal:
+        if create:
+            check_name(name)
         with self._lock:
             if name not in self._journals:
                 if not create:

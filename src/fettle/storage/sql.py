@@ -16,6 +16,7 @@ import secrets
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,12 +27,14 @@ from urllib.parse import parse_qs, unquote
 from fettle.core.errors import InvalidInput, StorageError, StudyNotFound, TurnExpired
 from fettle.core.protocols import Turn
 from fettle.core.trial import Event
+from fettle.storage.names import check_name
 
 T = TypeVar("T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, turn TEXT NOT NULL DEFAULT '', turn_until REAL NOT NULL DEFAULT 0);
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    turn TEXT NOT NULL DEFAULT '', turn_until REAL NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS events (
     study INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, number INTEGER NOT NULL,
     payload TEXT NOT NULL, time_s REAL NOT NULL, schema INTEGER NOT NULL, PRIMARY KEY (study, seq)) WITHOUT ROWID;
@@ -40,6 +43,8 @@ CREATE TABLE IF NOT EXISTS leases (
 """
 _BUSY_S = 120.0  # how long a locked database is waited for
 _TURN_S = 600.0  # how long other proposers are waited for
+_IDLE_S = 10.0  # between two looks of the thread that renews turns
+_inherited: list[object] = []  # a fork's copies of its parent's connections: closing them would be the parent's harm
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
@@ -56,13 +61,34 @@ class SqlStorage:
         self.path = path.absolute()  # the process may change its folder later
         if must_exist and not self.path.exists():
             raise StudyNotFound(f"there is no storage at {self.path}", "check --storage, or start a study first")
+        self._begin()
+        self.run(self._create)
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._all: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()  # a thread's ends with the thread
         self._guard = threading.Lock()
         self._held: dict[str, tuple[int, float]] = {}  # token -> (study id, lease): turns to renew
         self._renewer: threading.Thread | None = None
-        self._pid = os.getpid()
-        self.run(lambda db: db.executescript(_SCHEMA) if not _has_tables(db) else None)
+        self._wake = threading.Event()
+        self._pause_s = _IDLE_S
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():
+            _inherited.append((self._local, list(self._all)))
+            self._begin()
+
+    def _create(self, db: sqlite3.Connection) -> None:
+        ours = {"studies", "events", "leases"}
+        there = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if there and not there & ours:
+            raise StorageError(
+                f"{self.path} is a database of something else: it holds {', '.join(sorted(there)[:5])}",
+                "choose another --storage",
+            )
+        if not ours <= there:
+            db.executescript(_SCHEMA)
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs `work` on this thread's connection, waiting out other processes' locks."""
@@ -98,7 +124,7 @@ class SqlStorage:
 
     def open(self, name: str, *, create: bool = False) -> "SqlJournal":
         if create:
-            _check_name(name)
+            check_name(name)
             self.write(lambda db: db.execute("INSERT OR IGNORE INTO studies (name) VALUES (?)", (name,)))
         row = self.run(lambda db: db.execute("SELECT id FROM studies WHERE name = ?", (name,)).fetchone())
         if row is None:
@@ -118,32 +144,41 @@ class SqlStorage:
         return path
 
     def close(self) -> None:
+        """Closes all connections; may be called again, and a later use opens new ones."""
+        self._after_fork()
         with self._guard:
-            self._held.clear()
-            for db in self._all if self._pid == os.getpid() else []:
-                db.close()
-            self._all.clear()
-        self._local = threading.local()
+            connections, wake = list(self._all), self._wake
+        for db in connections:
+            db.close()
+        self._begin()
+        wake.set()  # the renewer ends
 
     def hold(self, token: str, study: int, lease_s: float) -> None:
         """Has the turn renewed until `release`."""
         with self._guard:
             self._held[token] = (study, lease_s)
             if self._renewer is None or not self._renewer.is_alive():
-                self._renewer = threading.Thread(target=self._renew, daemon=True, name="fettle-turns")
+                self._pause_s = min(_IDLE_S, lease_s / 3)
+                self._renewer = threading.Thread(target=self._renew, args=(self._wake,), daemon=True)
                 self._renewer.start()
+            elif lease_s / 3 < self._pause_s:
+                self._wake.set()
 
     def release(self, token: str) -> None:
+        self._after_fork()
         with self._guard:
             self._held.pop(token, None)
 
-    def _renew(self) -> None:
+    def _renew(self, wake: threading.Event) -> None:
         while True:
+            wake.wait(self._pause_s)
             with self._guard:
-                shortest = min((lease for _, lease in self._held.values()), default=30.0)
-            time.sleep(shortest / 3)
-            with self._guard:
+                if wake is not self._wake:
+                    return  # closed
+                wake.clear()
                 held = dict(self._held)
+                self._pause_s = min((lease / 3 for _, lease in held.values()), default=_IDLE_S)
+                self._pause_s = min(self._pause_s, _IDLE_S)
             for token, (study, lease_s) in held.items():
                 sql = "UPDATE studies SET turn_until = ? WHERE id = ? AND turn = ?"
                 arguments = (time.time() + lease_s, study, token)
@@ -153,17 +188,19 @@ class SqlStorage:
                     return  # the holder's next append finds the turn expired and says so
 
     def _connection(self) -> sqlite3.Connection:
-        if self._pid != os.getpid():  # a fork must not share its parent's connections
-            self._pid, self._local, self._all, self._guard = os.getpid(), threading.local(), [], threading.Lock()
-            self._held, self._renewer = {}, None
+        self._after_fork()
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
             db = sqlite3.connect(self.path, timeout=20.0, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            except BaseException:
+                db.close()
+                raise
             self._local.db = db
             with self._guard:
-                self._all.append(db)
+                self._all.add(db)
         return db
 
     def _rollback(self) -> None:
@@ -250,24 +287,9 @@ class SqlJournal:
         return [row[0] for row in rows]
 
 
-def _has_tables(db: sqlite3.Connection) -> bool:
-    return bool(
-        db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name IN ('studies', 'events', 'leases')").fetchone()[0]
-        == 3
-    )
-
-
-def _check_name(name: str) -> None:
-    if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip():
-        raise InvalidInput(
-            f"a study's name has 1 to 200 printable characters and no space at its ends, got {name!r}",
-            "choose another --name",
-        )
-
-
 def _parse(url: str) -> tuple[Path, str]:
-    scheme, _, rest = url.partition("://")
-    if not rest:
+    scheme, separator, rest = url.partition("://")
+    if not separator and url:
         return Path(url), "NORMAL"
     if scheme != "sqlite":
         raise InvalidInput(f"unknown storage {scheme}://…", "give a path, or sqlite:///my.db")

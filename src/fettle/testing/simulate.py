@@ -213,6 +213,7 @@ def _log_excess(law: ServerLaw, slo: SLO, rate: float, seed: int, requests: int)
 
 Kind = Callable[[float], ServerLaw]
 
+# Named servers by their capacity in requests per second.
 KINDS: dict[str, Kind] = {
     "queueing": lambda capacity: ServerLaw(workers=2, item_s=2.0 / capacity, noise="exponential"),
     "deterministic": lambda capacity: ServerLaw(item_s=1.0 / capacity, noise="deterministic"),
@@ -229,6 +230,6 @@ KINDS: dict[str, Kind] = {
     ),
     "heavy_tailed": lambda capacity: ServerLaw(workers=4, item_s=4.0 / capacity, noise="lognormal", sigma=0.8),
     "stalls": lambda capacity: ServerLaw(
-        workers=2, item_s=2.0 / capacity, noise="lognormal", sigma=0.3, stall_rate=0.4, stall_s=8.0 / capacity
+        workers=2, item_s=2.0 / capacity, noise="lognormal", sigma=0.3, stall_rate=1.0, stall_s=8.0 / capacity
     ),
 }

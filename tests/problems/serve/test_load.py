@@ -3,11 +3,9 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,376 +14,280 @@ from fettle.core.errors import InvalidInput
 from fettle.core.serving import Request
 from fettle.problems.serve.load import Generator, schedule
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-BODIES = [Request("POST", "/infer", {}, b"%04d" % i) for i in range(32)]
+from loopback import OK, serving
+
+REQUESTS = [Request("POST", "/infer", {"Content-Type": "text/plain"}, b"%d" % i) for i in range(32)]
 
 
-class Misbehaving:
-    """A real server: one thread per connection; `respond(connection, request, number)` does what it likes.
-
-    It returns False to have the connection closed.
-    """
-
-    def __init__(self, respond: Callable[[socket.socket, bytes, int], bool]) -> None:
-        self.respond = respond
-        self.seen: list[bytes] = []
-        self.accepted = 0
-        self.stop = threading.Event()
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.port = self.socket.getsockname()[1]
-        self.threads: list[threading.Thread] = []
-        self._start(self._accept)
-
-    def _start(self, target: Callable[..., None], *args: object) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)
-        self.threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        self.socket.settimeout(0.05)
-        while not self.stop.is_set():
-            try:
-                connection, _ = self.socket.accept()
-            except TimeoutError:
-                continue
-            except OSError:
-                return
-            self.accepted += 1
-            self._start(self._serve, connection)
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            connection.settimeout(0.2)
-            data, number = b"", 0
-            while not self.stop.is_set():
-                try:
-                    piece = connection.recv(65536)
-                except TimeoutError:
-                    continue
-                except OSError:
-                    return
-                if not piece:
-                    return
-                data += piece
-                while (end := data.find(b"\r\n\r\n")) >= 0 and len(data) >= end + 8:
-                    request, data = data[: end + 8], data[end + 8 :]
-                    self.seen.append(request)
-                    number += 1
-                    try:
-                        if not self.respond(connection, request, number):
-                            return
-                    except OSError:
-                        return
-
-    def close(self) -> None:
-        self.stop.set()
-        self.socket.close()
-        for thread in self.threads:
-            thread.join(3.0)
+def ok(client: socket.socket, number: int) -> bool:
+    client.sendall(OK)
+    return True
 
 
-@contextmanager
-def serving(respond: Callable[[socket.socket, bytes, int], bool]) -> Iterator[Misbehaving]:
-    server = Misbehaving(respond)
-    try:
-        yield server
-    finally:
-        server.close()
-
-
-def always(answer: bytes, *, keep: bool = True) -> Callable[[socket.socket, bytes, int], bool]:
-    def respond(connection: socket.socket, request: bytes, number: int) -> bool:
-        connection.sendall(answer)
+def sends(data: bytes, keep: bool = True):
+    def answer(client: socket.socket, number: int) -> bool:
+        client.sendall(data)
         return keep
 
-    return respond
+    return answer
 
 
-def test_open_loop_counts_what_it_sent() -> None:
-    with serving(always(OK)) as server, Generator("127.0.0.1", server.port, BODIES, seed=3) as generator:
-        samples = generator.open_loop(300, 0.6)
-        assert samples.n == len(server.seen) == samples.completed
-        assert samples.error_ratio == 0.0 and not samples.errors
-        assert samples.received_bytes == samples.n * len(OK)
-        assert 0 < samples.percentile(0.5) < 0.1
-        assert len({request[-4:] for request in server.seen}) > 20  # the bodies really differ
-        assert samples.throughput_rps == pytest.approx(samples.n / 0.6, rel=0.05)
-        assert server.accepted == 32  # every connection, and so every instance, is used
-        again = generator.open_loop(300, 0.2, arrivals="constant")
-        assert again.n == 60 and server.accepted == 32  # still warm
+def generator(port: int, **options) -> Generator:
+    return Generator("127.0.0.1", port, requests=REQUESTS, **{"connections": 4, "timeout_s": 0.3, **options})
 
 
-def test_closed_loop_keeps_its_clients_busy() -> None:
-    def respond(connection: socket.socket, request: bytes, number: int) -> bool:
-        time.sleep(0.01)
-        connection.sendall(OK)
-        return True
-
-    with serving(respond) as server, Generator("127.0.0.1", server.port, BODIES, connections=4) as generator:
-        samples = generator.closed_loop(4, 0.5)
-    assert samples.completed == samples.n == len(server.seen)
-    assert 4 * 0.5 / 0.03 < samples.n <= 4 * (0.5 / 0.01 + 1)
-    assert samples.percentile(0.0) >= 0.01
+def test_all_requests_are_answered_and_counted_from_their_schedule():
+    with serving(ok) as port, generator(port) as load:
+        samples = load.open_loop(300.0, 0.5)
+    assert samples.completed == samples.n > 100
+    assert samples.errors == {} and samples.error_ratio == 0.0
+    assert np.all(samples.latency_s > 0.0) and np.all(samples.latency_s >= samples.send_late_s)
+    assert samples.throughput_rps == pytest.approx(samples.n / 0.5, rel=0.05)
+    assert samples.received_bytes == samples.n * len(OK)
 
 
-def test_seeds_give_the_same_schedule() -> None:
-    first = schedule(100, 2, "poisson", np.random.default_rng([5, 1]))
-    assert np.array_equal(first, schedule(100, 2, "poisson", np.random.default_rng([5, 1])))
-    assert not np.array_equal(first[:50], schedule(100, 2, "poisson", np.random.default_rng([6, 1]))[:50])
-    with serving(always(OK)) as server:
-        sent = []
-        for seed in (1, 1, 2):
-            with Generator("127.0.0.1", server.port, BODIES, connections=2, seed=seed) as generator:
-                sent.append(generator.open_loop(100, 0.2).scheduled_s.tolist())
-    assert sent[0] == sent[1] != sent[2]
+def test_closed_loop_keeps_its_concurrency():
+    with serving(ok) as port, generator(port) as load:
+        samples = load.closed_loop(3, 0.3)
+    assert samples.completed == samples.n > 30
+    busy = [
+        np.count_nonzero((samples.scheduled_s <= t) & (samples.scheduled_s + samples.latency_s > t)) for t in (0.1, 0.2)
+    ]
+    assert max(busy) <= 3
 
 
-def test_poisson_gaps_are_exponential() -> None:
-    gaps = np.diff(schedule(1000, 20, "poisson", np.random.default_rng(0)))
-    assert gaps.mean() == pytest.approx(1e-3, rel=0.03)
+def test_same_seed_same_schedule():
+    def due(seed: int) -> list[np.ndarray]:
+        with serving(ok) as port, generator(port, seed=seed) as load:
+            return [load.open_loop(200.0, 0.1).scheduled_s for _ in range(2)]
+
+    first, again, other = due(3), due(3), due(4)
+    assert np.array_equal(first[0], again[0]) and np.array_equal(first[1], again[1])
+    assert not np.array_equal(first[0][:5], first[1][:5]) and not np.array_equal(first[0][:5], other[0][:5])
+
+
+def test_schedules():
+    rng = np.random.default_rng(0)
+    assert schedule(10.0, 1.0, "constant", rng).tolist() == pytest.approx([i / 10 for i in range(10)])
+    times = schedule(1000.0, 20.0, "poisson", rng)
+    assert times.size == pytest.approx(20_000, rel=0.03) and times.max() < 20.0
+    gaps = np.diff(times)
     assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05)
-    constant = schedule(50, 2, "constant", np.random.default_rng(0))
-    assert constant.size == 100 and np.allclose(np.diff(constant), 0.02)
-
-
-@pytest.mark.parametrize(("rate", "seconds", "arrivals"), [(0, 1, "poisson"), (1, np.inf, "poisson"), (1, 1, "burst")])
-def test_schedule_refuses(rate: float, seconds: float, arrivals: str) -> None:
-    with pytest.raises(InvalidInput):
-        schedule(rate, seconds, arrivals, np.random.default_rng(0))
-
-
-def test_bad_settings_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="no request"):
-        Generator("127.0.0.1", 1, [])
-    with pytest.raises(InvalidInput, match="connections"):
-        Generator("127.0.0.1", 1, BODIES, connections=0)
-    with pytest.raises(InvalidInput, match="timeout_s"):
-        Generator("127.0.0.1", 1, BODIES, timeout_s=0)
-
-
-def test_latency_counts_from_the_scheduled_time() -> None:
-    """A pause of the whole server of 0.5 s shows in the requests that were due in it, not only in those sent."""
-    gate = threading.Event()
-    gate.set()
-
-    def respond(connection: socket.socket, request: bytes, number: int) -> bool:
-        gate.wait(2.0)
-        connection.sendall(OK)
-        return True
-
-    with serving(respond) as server, Generator("127.0.0.1", server.port, BODIES, connections=2) as generator:
-        timers = [threading.Timer(0.2, gate.clear), threading.Timer(0.7, gate.set)]
-        for timer in timers:
-            timer.start()
-        samples = generator.open_loop(200, 1.0, arrivals="constant")
-    assert samples.completed == 200
-    slow = np.count_nonzero(samples.latency_s > 0.1)
-    assert 60 <= slow <= 120  # 80 were due in the first 0.4 s of the pause
-    assert 0.4 < samples.percentile(0.99) < 0.7
-
-
-def stall(connection: socket.socket, request: bytes, number: int) -> bool:
-    connection.sendall(OK[:-1])
-    return True
-
-
-def slow_loris(connection: socket.socket, request: bytes, number: int) -> bool:
-    for byte in OK * 10:
-        connection.sendall(bytes([byte]))
-        time.sleep(0.05)
-    return True
-
-
-def endless_body(connection: socket.socket, request: bytes, number: int) -> bool:
-    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-    deadline = time.monotonic() + 3.0
-    while time.monotonic() < deadline:
-        connection.sendall(b"x" * 1000)
-        time.sleep(0.001)
-    return False
-
-
-def every_fifth_503(connection: socket.socket, request: bytes, number: int) -> bool:
-    connection.sendall(OK if number % 5 else b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
-    return True
+    with pytest.raises(InvalidInput, match="poisson"):
+        schedule(1.0, 1.0, "uniform", rng)
 
 
 @pytest.mark.parametrize(
-    ("respond", "kind"),
+    ("answer", "kind"),
     [
-        (stall, "stalled"),
-        (slow_loris, "stalled"),
-        (endless_body, "stalled"),
-        (lambda *_: True, "timeout"),
-        (lambda *_: False, "closed"),
-        (always(b"NOT HTTP AT ALL\r\n\r\n"), "bad_response"),
-        (always(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000), "bad_response"),
-        (always(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), "empty_body"),
-        (always(b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\nno"), "http_503"),
-        (always(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", keep=False), "closed"),
+        (sends(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"), "stalled"),
+        (sends(b""), "timeout"),
+        (sends(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "bad_response"),
+        (sends(b"HTTP/1.1 2x0 OK\r\n\r\n"), "bad_response"),
+        (sends(b"HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\n"), "bad_response"),
+        (sends(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 80_000), "bad_response"),
+        (sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "bad_response"),
+        (sends(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"), "bad_response"),
+        (sends(b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\nno"), "http_503"),
+        (sends(b"HTTP/1.1 204 Empty\r\n\r\n"), "http_204"),
+        (sends(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), "empty_body"),
+        (sends(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", keep=False), "closed"),
     ],
 )
-def test_a_misbehaving_server_is_counted_by_kind_and_bounded(
-    respond: Callable[[socket.socket, bytes, int], bool], kind: str
-) -> None:
-    with (
-        serving(respond) as server,
-        Generator("127.0.0.1", server.port, BODIES, connections=4, timeout_s=0.2) as generator,
-    ):
+def test_bad_answers_are_errors_by_kind_and_end_in_time(answer, kind):
+    with serving(answer) as port, generator(port) as load:
         begun = time.monotonic()
-        samples = generator.open_loop(40, 0.4, drain_s=0.4)
-        assert time.monotonic() - begun < 0.4 + 0.4 + 0.5
-        assert samples.n > 0 and samples.completed == 0
-        assert samples.errors[kind] >= 0.5 * samples.n
-        assert sum(samples.errors.values()) == samples.n and samples.error_ratio == 1.0
+        samples = load.open_loop(60.0, 0.25, drain_s=0.6)
+        assert time.monotonic() - begun < 0.25 + 0.6 + 0.3
+    assert samples.n > 3 and samples.completed == 0 and samples.error_ratio == 1.0
+    assert samples.errors.get(kind, 0) >= 0.7 * samples.n
+    assert sum(samples.errors.values()) == samples.n
+
+
+@pytest.mark.parametrize("answer_end", ["endless", "drip"])
+def test_an_answer_without_end_is_bounded(answer_end):
+    stop = threading.Event()
+
+    def endless(client: socket.socket, number: int) -> bool:
+        client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not stop.is_set():
+            client.sendall(b"x" * (4096 if answer_end == "endless" else 1))
+            time.sleep(0.01)
+        return False
+
+    with serving(endless) as port, generator(port) as load:
         begun = time.monotonic()
-        closed = generator.closed_loop(4, 0.3, drain_s=0.3)
-        assert time.monotonic() - begun < 0.3 + 0.3 + 0.5
-        assert closed.completed == 0 and closed.errors
+        samples = load.open_loop(40.0, 0.2, drain_s=0.5)
+        took = time.monotonic() - begun
+        stop.set()
+    assert took < 1.0
+    assert samples.completed == 0 and samples.errors.get("stalled", 0) > 0.7 * samples.n
 
 
-def test_what_is_never_answered_ends_with_the_drain() -> None:
-    with serving(lambda *_: True) as server, Generator("127.0.0.1", server.port, BODIES, connections=2) as generator:
-        begun = time.monotonic()
-        samples = generator.open_loop(50, 0.2, drain_s=0.2)
-        assert time.monotonic() - begun < 1.0
-    assert samples.errors == {"unfinished": samples.n}
+def test_chunks_trailers_and_interim_answers():
+    body = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"
+    seen = []
 
-
-def test_no_server_at_all() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with Generator("127.0.0.1", port, BODIES) as generator:
-        samples = generator.open_loop(100, 0.2)
-        assert samples.n and samples.errors == {"connect": samples.n}
-        closed = generator.closed_loop(4, 0.2)
-        assert closed.completed == 0 and set(closed.errors) == {"connect"}
-        assert closed.n < 4 * 0.2 / 0.004  # it does not spin
-
-
-def test_a_server_that_dies_midway() -> None:
-    with serving(always(OK)) as server, Generator("127.0.0.1", server.port, BODIES, connections=4) as generator:
-        timer = threading.Timer(0.3, server.close)
-        timer.start()
-        begun = time.monotonic()
-        samples = generator.open_loop(100, 1.0, drain_s=0.5)
-        assert time.monotonic() - begun < 2.0
-        timer.join()
-    assert 0.1 < samples.error_ratio < 0.9
-    assert np.isnan(samples.latency_s[-20:]).all()
-
-
-@pytest.mark.parametrize("said", [True, False])
-def test_connections_that_the_server_closes_are_opened_again(said: bool) -> None:
-    answer = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") if said else OK
-    with (
-        serving(always(answer, keep=False)) as server,
-        Generator("127.0.0.1", server.port, BODIES, connections=4) as generator,
-    ):
-        samples = generator.open_loop(100, 0.5)
-    assert samples.error_ratio == 0.0
-    assert server.accepted >= samples.n
-
-
-def test_chunked_answers() -> None:
-    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n"
-    with serving(always(answer)) as server, Generator("127.0.0.1", server.port, BODIES) as generator:
-        assert generator.open_loop(100, 0.3).error_ratio == 0.0
-
-
-def test_some_503_do_not_hide() -> None:
-    with serving(every_fifth_503) as server, Generator("127.0.0.1", server.port, BODIES, connections=1) as generator:
-        samples = generator.closed_loop(1, 0.3)
-    assert samples.error_ratio == pytest.approx(0.2, abs=0.05)
-    assert set(samples.errors) == {"http_503"}
-
-
-def test_wrong_bodies_are_found_by_sample() -> None:
-    """Half of the answers are wrong; only every fifth is looked at, and the share that is told is still about half."""
-
-    def respond(connection: socket.socket, request: bytes, number: int) -> bool:
-        body = b"nan" if int(request[-4:]) % 2 else request[-4:]
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    def slowly(client: socket.socket, number: int) -> bool:
+        for i in range(0, len(body), 7):
+            client.sendall(body[i : i + 7])
         return True
 
-    def check(index: int, body: bytes) -> str:
-        return "" if body == b"%04d" % index else "bad_body"
+    def check(index: int, data: bytes) -> bool:
+        seen.append(data)
+        return data == b"abcde"
 
-    with (
-        serving(respond) as server,
-        Generator("127.0.0.1", server.port, BODIES, check=check, check_every=5, seed=1) as generator,
-    ):
-        samples = generator.open_loop(800, 0.5)
-    assert samples.checked == pytest.approx(8 + samples.n / 5, abs=3)
-    assert samples.errors == {"bad_body": samples.bad}
-    assert samples.error_ratio == pytest.approx(0.5, abs=0.2)
+    with serving(slowly) as port, generator(port, check=check, check_every=1) as load:
+        samples = load.open_loop(50.0, 0.3)
+    assert samples.errors == {} and samples.completed == samples.n == len(seen)
 
 
-def test_over_saturation_stops_the_sending() -> None:
+def test_closing_after_each_answer_costs_no_errors():
+    def polite(client: socket.socket, number: int) -> bool:
+        client.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\ngood")
+        return False
+
+    def rude(client: socket.socket, number: int) -> bool:
+        client.sendall(OK)
+        return False
+
+    def until_end(client: socket.socket, number: int) -> bool:
+        client.sendall(b"HTTP/1.0 200 OK\r\n\r\ngood")
+        return False
+
+    for answer in (polite, rude, until_end):
+        with serving(answer) as port, generator(port) as load:
+            samples = load.open_loop(100.0, 0.3)
+        assert samples.completed == samples.n, samples.errors
+
+
+def test_wrong_bodies_count_in_proportion():
+    def check(index: int, data: bytes) -> str:
+        return "non_finite" if index % 4 == 0 else ""
+
+    with serving(ok) as port, generator(port, check=check, check_every=3) as load:
+        samples = load.open_loop(400.0, 0.5)
+    assert samples.bad == samples.errors["non_finite"] > 0
+    assert samples.error_ratio == pytest.approx(0.25, abs=0.1)
+
+
+def test_a_pause_of_the_server_shows_in_the_percentiles():
+    paused = threading.Event()
+
+    def pauses(client: socket.socket, number: int) -> bool:
+        if not paused.is_set() and number > 20:
+            paused.set()
+            until.append(time.monotonic() + 0.5)
+        if until and time.monotonic() < until[0]:
+            time.sleep(max(0.0, until[0] - time.monotonic()))
+        client.sendall(OK)
+        return True
+
+    until: list[float] = []
+    with serving(pauses) as port, generator(port, timeout_s=3.0) as load:
+        samples = load.open_loop(200.0, 1.0)
+    # about a hundred requests fell into the pause, and each waited for what was left of it
+    assert samples.percentile(0.99) > 0.4
+    assert 0.2 < np.mean(samples.latency_s > 0.05) < 0.7
+
+
+def test_more_connections_are_opened_when_all_are_busy():
+    def slow(client: socket.socket, number: int) -> bool:
+        time.sleep(0.1)
+        client.sendall(OK)
+        return True
+
+    with serving(slow) as port, generator(port, connections=2, timeout_s=2.0) as load:
+        samples = load.open_loop(100.0, 0.4)
+    assert samples.completed == samples.n
+    assert samples.percentile(0.9) < 0.2
+
+
+def test_oversaturation_stops_the_sending():
     lock = threading.Lock()
 
-    def respond(connection: socket.socket, request: bytes, number: int) -> bool:
+    def one_at_a_time(client: socket.socket, number: int) -> bool:
         with lock:
-            time.sleep(0.01)
-        connection.sendall(OK)
+            time.sleep(0.02)
+        client.sendall(OK)
         return True
 
-    with serving(respond) as server, Generator("127.0.0.1", server.port, BODIES, connections=4) as generator:
+    with serving(one_at_a_time) as port, generator(port, timeout_s=5.0) as load:
+        samples = load.open_loop(300.0, 3.0, slo_s=0.02, drain_s=0.2)
+    assert samples.oversaturated
+    assert samples.seconds < 1.5 and samples.n < 500
+    assert not samples.client_limited
+
+
+def test_no_server_at_all():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with generator(port) as load:
         begun = time.monotonic()
-        samples = generator.open_loop(400, 5.0, slo_s=0.02, drain_s=0.5)
-        assert time.monotonic() - begun < 2.0
-    assert samples.oversaturated and samples.seconds < 1.0
-    assert samples.n == pytest.approx(400 * samples.seconds, rel=0.4)
+        samples = load.open_loop(50.0, 0.3)
+        closed = load.closed_loop(4, 0.2)
+        assert time.monotonic() - begun < 1.5
+    assert samples.completed == closed.completed == 0
+    assert samples.errors.keys() == {"connect"} == closed.errors.keys()
 
 
-SERVER = """
-import asyncio
-class Trivial(asyncio.Protocol):
-    def connection_made(self, transport): self.transport = transport
-    def data_received(self, data):
-        self.transport.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
-async def main():
-    server = await asyncio.get_running_loop().create_server(Trivial, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await asyncio.sleep(60)
-asyncio.run(main())
-"""
-CLIENT = """
+def test_the_next_probe_reaches_a_server_that_came_back():
+    broken = threading.Event()
+
+    def answer(client: socket.socket, number: int) -> bool:
+        if broken.is_set():
+            return False
+        client.sendall(OK)
+        return True
+
+    with serving(answer) as port, generator(port) as load:
+        assert load.open_loop(50.0, 0.2).error_ratio == 0.0
+        broken.set()
+        assert load.open_loop(50.0, 0.2).error_ratio == 1.0
+        broken.clear()
+        assert load.open_loop(50.0, 0.2).error_ratio == 0.0
+
+
+def test_bad_arguments():
+    with pytest.raises(InvalidInput, match="no request"):
+        Generator("127.0.0.1", 1, requests=[])
+    with generator(1) as load:
+        for call in (
+            lambda: load.open_loop(0.0, 1.0),
+            lambda: load.open_loop(1.0, -1.0),
+            lambda: load.closed_loop(0, 1.0),
+        ):
+            with pytest.raises(InvalidInput):
+                call()
+    with pytest.raises(ValueError, match="line break"):
+        Generator("127.0.0.1", 1, requests=[Request("GET", "/", {"X": "a\r\nY: b"})])
+
+
+THROTTLED = """
 import sys
 from fettle.core.serving import Request
 from fettle.problems.serve.load import Generator
-with Generator("127.0.0.1", int(sys.argv[1]), [Request("POST", "/", {}, b"x")], connections=8) as generator:
-    generator.open_loop(100, 0.1)
+with Generator("127.0.0.1", int(sys.argv[1]), requests=[Request("GET", "/", {}, b"x")], connections=4) as load:
     print("ready", flush=True)
-    sys.stdin.readline()
-    if sys.argv[2] == "open":
-        samples = generator.open_loop(400, 1.5, slo_s=0.05)
-    else:
-        samples = generator.closed_loop(2, 1.5)
-    print(samples.limited or "free", flush=True)
+    samples = load.open_loop(200.0, 2.0, slo_s=0.05)
+print(samples.client_limited, samples.limited, sep="|")
 """
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("loop", ["open", "closed"])
-@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
-def test_a_throttled_generator_says_so(loop: str) -> None:
-    """The generator is held for 40 ms out of every 100 ms; its server is not."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "src")}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", SERVER], **pipes) as server:  # type: ignore[call-overload]
-        try:
-            port = server.stdout.readline().strip()
-            command = [sys.executable, "-c", CLIENT, port, loop]
-            with subprocess.Popen(command, env=environment, **pipes) as client:  # type: ignore[call-overload]
-                assert client.stdout.readline() == "ready\n"
-                client.stdin.write("go\n")
-                client.stdin.flush()
-                for _ in range(12):
-                    time.sleep(0.06)
-                    client.send_signal(signal.SIGSTOP)
-                    time.sleep(0.04)
-                    client.send_signal(signal.SIGCONT)
-                assert "late" in client.stdout.readline()
-        finally:
-            server.kill()
+def test_a_throttled_generator_says_so():
+    with serving(ok) as port:
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(THROTTLED), str(port)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        end = time.monotonic() + 1.8
+        while time.monotonic() < end:  # it runs for a fifth of the time
+            os.kill(process.pid, signal.SIGSTOP)
+            time.sleep(0.12)
+            os.kill(process.pid, signal.SIGCONT)
+            time.sleep(0.03)
+        out, _ = process.communicate(timeout=20)
+    assert out.startswith("True|"), out
+    assert "late" in out or "sent in time" in out

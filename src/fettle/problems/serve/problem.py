@@ -17,6 +17,7 @@ from fettle.core.trial import Constraint, Objective, Params, State, Trial
 from fettle.host.machine import fingerprint, machine
 from fettle.host.redact import redact
 from fettle.problems.serve import codec
+from fettle.problems.serve.batching import narrowed
 from fettle.problems.serve.confirm import confirm
 from fettle.problems.serve.cost import Prices
 from fettle.problems.serve.export import export_server
@@ -212,7 +213,7 @@ def make(
     paths = {k: Path(v).absolute() for k, v in model.items()} if isinstance(model, Mapping) else Path(model).absolute()
     loaded = load_model(paths, input_shapes=shapes, inputs=samples_path)
     made = _target(target)
-    space = made.space(loaded, place(here).server).narrow(fix, params)
+    space = narrowed(made.space(loaded, place(here).server), fix, params)
     given = {
         "target": dict(target) if isinstance(target, Mapping) else target,
         "rate": rate,
@@ -246,7 +247,8 @@ def make(
 def _slo(slo: "str | Mapping[str, Any]") -> SLO:
     if isinstance(slo, str):
         return SLO.parse(slo)
-    return SLO.parse(",".join(f"{k}={v if isinstance(v, str) else f'{v:.12g}s'}" for k, v in slo.items()))
+    terms = [f"{k}={v}" if isinstance(v, str) else f"{k}={v:.12g}{'' if k == 'errors' else 's'}" for k, v in slo.items()]
+    return SLO.parse(",".join(terms))
 
 
 def _objectives(objective: "str | Sequence[str]") -> tuple[str, ...]:

@@ -2,16 +2,19 @@
 
 When every request was sent is known, so most of the chance in a probe (bursts of arrivals) need not count as
 noise. The work that waits before each request is worked out for a fluid server of some capacity (Lindley's
-recursion, 1952); the log-odds that a request is over the limit are linear in it and in the logarithm of the
-rate:
+recursion, 1952), its capacity chosen so that this work explains the latencies best (least squares, all
+probes together). The log-odds that a request is over the limit are linear in it and in the log rate:
 
     logit P(over) = b0 + b1 * work / limit + b2 * log(rate / around)
 
-Capacity, b0, b1, b2 are fitted to all probes together (penalised maximum likelihood). The share at any rate
-is the mean of that probability over a long Poisson stream of that rate, and the boundary is the rate where
-it meets the share allowed: a short probe is thus corrected for the bursts it happened to get and for the
-time its queue took to fill. Requests near each other, and those of one probe, err together: the errors are
-cluster-robust (Liang & Zeger 1986), the larger of those by blocks and by probes, with a Student quantile.
+The share at any rate is the mean of that probability over the steady state of the work (M/D/1, known in
+closed form), and the boundary is the rate where it meets the share allowed: a short probe is thus corrected
+for the bursts it happened to get and for the time its queue took to fill. The fluid server only has to
+explain much of the noise; what it gets wrong near the boundary, the fitted probability takes up.
+
+Requests near each other, and those of one probe, err together: the errors are cluster-robust (Liang & Zeger
+1986), the largest of those by blocks, by probes, and by leaving out one probe at a time, with a Student
+quantile.
 """
 
 import math
@@ -30,6 +33,7 @@ _GRID = 1600
 _SERIES = 8.0  # services
 _CLIP = 4.0  # work beyond so many limits changes nothing any more
 _REACH = 1.5
+_WIDEST = 3.0  # half an interval in the logarithm of the rate: a factor of 20 says nothing known
 _MODEL_SD = 0.01  # what the model itself may be off by, in the logarithm of the rate
 
 
@@ -66,15 +70,17 @@ class _Data:
 
     def __init__(self, probes: Sequence[Counted], limit_s: float, around: float) -> None:
         self.probes, self.limit_s, self.around = probes, limit_s, around
-        self.use = np.concatenate([p.scheduled_s >= p.start_s for p in self.probes])
+        self.use = np.concatenate([p.scheduled_s >= p.start_s for p in probes])
         latency = np.concatenate([p.latency_s for p in probes])[self.use] / limit_s
         self.latency = np.minimum(np.where(np.isnan(latency), _CLIP, latency), _CLIP)
-        self.over = np.concatenate([p.over for p in self.probes])[self.use]
-        self.log_rate = np.concatenate([np.full(p.over.size, math.log(p.rate / self.around)) for p in self.probes])[self.use]
+        self.over = np.concatenate([p.over for p in probes])[self.use]
+        log_rates = [np.full(p.over.size, math.log(p.rate / around)) for p in probes]
+        self.log_rate = np.concatenate(log_rates)[self.use]
 
     def work(self, capacity: float) -> Floats:
         waits = [waiting_work(p.scheduled_s, capacity) for p in self.probes]
-        return np.minimum(np.concatenate(waits)[self.use] / self.limit_s, _CLIP)
+        result: Floats = np.minimum(np.concatenate(waits)[self.use] / self.limit_s, _CLIP)
+        return result
 
     def clusters(self, block_s: float) -> tuple[Floats, Floats]:
         """(block number, probe number) of each request."""
@@ -139,7 +145,7 @@ def fit_boundary(
         jackknife = math.hypot(math.sqrt((m - 1.0) * float(np.var(roots))), _MODEL_SD)
         if jackknife > sd:
             sd, freedom = jackknife, m - 1.0
-    half, value = _student(freedom) * sd, around * math.exp(root)
+    half, value = min(_student(freedom) * sd, _WIDEST), around * math.exp(root)
     rate = Estimate(value, value * math.exp(-half), value * math.exp(half), int(data.over.size))
     return Boundary(rate, slope, sd)
 
@@ -238,7 +244,8 @@ def _variance(data: _Data, theta: Floats, gradient: Floats) -> tuple[float, floa
     plane = X[:, :2]
     direction = factor * (by_capacity - plane @ np.linalg.lstsq(plane, by_capacity, rcond=None)[0])
     through = float(gradient[3] - lever @ (weighted.T @ (theta[1] * by_capacity)))
-    influence = (X @ lever) * (data.over - p) + through * residual * direction / max(float(direction @ direction), 1e-12)
+    by_latency = through * residual * direction / max(float(direction @ direction), 1e-12)
+    influence = (X @ lever) * (data.over - p) + by_latency
     model = float(lever @ (information + precision) @ lever)
     worst, freedom = model, 30.0
     for cluster in data.clusters(6.0 * data.limit_s):
@@ -270,7 +277,8 @@ def dispersion(over: Floats, length: int) -> float:
 
     length: requests per batch; batches must be long against the correlation (Law & Kelton, section 9.5).
     """
-    batches = over.size // max(1, length)
+    length = max(1, length)
+    batches = over.size // length
     if batches < 4:
         return 1.0
     means = over[: batches * length].reshape(batches, length).mean(axis=1)

@@ -245,7 +245,8 @@ class _Search:
     def counted(self, metric: str, around: float) -> list[Counted]:
         """The probes near the boundary; the very first one warmed the server up."""
         seen = self.seen[1:] if len(self.seen) > 3 else self.seen
-        near = [s for s in seen if abs(math.log(s.offered_rate / around)) <= _NEAR and s.n]
+        seen = [s for s in seen if s.after(warmup_s(s.seconds, self.slo)).size] or self.seen
+        near = [s for s in seen if abs(math.log(s.offered_rate / around)) <= _NEAR]
         return [
             Counted(s.offered_rate, s.scheduled_s, self.over(s, metric), s.latency_s, warmup_s(s.seconds, self.slo))
             for s in near or seen
@@ -258,8 +259,8 @@ class _Search:
         fit = fits[binding]
         operating = None
         if self.operating_s > 0.0:
-            rate = fit.rate.value * math.exp(-min(0.7 * fit.sd_log, 0.08))
-            operating = operating_point(self.measure(rate, self.operating_s), self.slo)
+            below = fit.rate.value * math.exp(-min(0.7 * fit.sd_log, 0.08))
+            operating = operating_point(self.measure(below, self.operating_s), self.slo)
             if _dead(self.seen[-1]):
                 return self.end("server_failed", f"the server stopped answering: {_kinds(self.seen[-1])}")
         fits = self.fit(fit.rate.value, thorough=True)
