@@ -1,25 +1,25 @@
 """A study: asks an algorithm for params, writes every fact to a journal, and names the answer."""
 
 import logging
-import math
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
-
-import numpy as np
+from typing import Any, TypeVar, overload
 
 from fettle import registry
 from fettle.core import answer as answers
-from fettle.core.errors import Exhausted, InvalidInput, StudyMismatch
-from fettle.core.protocols import Assignment, Done, Journal, Proposal, Recommender, Storage, Wait
-from fettle.core.result import missing, result
+from fettle.core.errors import Exhausted, InvalidInput, StudyMismatch, TurnExpired
+from fettle.core.protocols import Journal, Recommender, Storage, Turn
+from fettle.core.result import missing, reported, result
 from fettle.core.space import Space
-from fettle.core.trial import Constraint, Estimate, Event, Objective, Params, State, Trial, TrialLog
-from fettle.loop import Limits, run
+from fettle.core.trial import Constraint, Estimate, Event, Objective, Params, Trial, TrialLog
+from fettle.loop import run
+from fettle.proposing import LEASE_S, Limits, Proposer, losses
 from fettle.storage import open_storage
 
-_TURN_LEASE_S = 30.0
+T = TypeVar("T")
+_TURNS = 5  # how often a turn that has run out is taken anew
 _log = logging.getLogger(__name__)
 
 
@@ -45,36 +45,31 @@ class Study:
         experiment: Mapping[str, Any] | None = None,
     ) -> None:
         self.space, self.seed = space, seed
-        self.objectives = tuple(Objective(o) if isinstance(o, str) else o for o in objectives)
-        self.constraints = tuple(constraints)
-        if not self.objectives:
-            raise InvalidInput("a study needs at least one objective", "objectives=[fettle.Objective('loss')]")
+        self.objectives = tuple(Objective(o) if isinstance(o, str) else o for o in _listed("objectives", objectives))
+        self.constraints = tuple(_listed("constraints", constraints))
+        _check(space, self.objectives, seed)
+        algorithm = registry.settings("algorithms", algorithm)
+        self._scheduler = registry.settings("schedulers", scheduler or "full")
+        self._one_by_one = scheduler is not None  # each start of a batch is assigned with those before it in the log
         self.storage = open_storage(storage)
         self.name = name if name is not None else _free_name(self.storage)
-        settings = registry.settings("algorithms", algorithm)
         record = {
             "name": self.name,
             "space": space.to_json(),
             "objectives": [{"metric": o.metric, "goal": o.goal} for o in self.objectives],
             "constraints": [{"metric": c.metric, "upper": c.upper, "lower": c.lower} for c in self.constraints],
-            "algorithm": registry.describe("algorithms", settings),
-            "scheduler": None if scheduler is None else registry.describe("schedulers", scheduler),
+            "algorithm": registry.describe("algorithms", algorithm),
+            "scheduler": None if scheduler is None else registry.describe("schedulers", self._scheduler),
             "seed": seed,
             **(experiment or {}),
         }
-        self.journal: Journal = self.storage.open(self.name, create=True)
-        self.log = TrialLog(self.objectives, self.constraints)
         trials = (record.get("budget") or {}).get("trials")
-        self._algorithm = settings.build(space, self.objectives, self.constraints, seed, trials)
-        self._scheduler = registry.settings("schedulers", scheduler or "full")
-        self._one_by_one = scheduler is not None
-        with self.journal.turn(_TURN_LEASE_S) as turn:
-            self.sync()
-            if self.log.experiment:
-                self._check_same(record)
-            else:
-                self.journal.append([Event("created", -1, record, time.time())], turn)
-                self.sync()
+        self._algorithm = algorithm.build(space, self.objectives, self.constraints, seed, trials)
+        self._proposer = Proposer(self._algorithm, self._scheduler, seed)
+        self.log = TrialLog(self.objectives, self.constraints)
+        self._lock = threading.RLock()  # for threads that share this object; taken inside a turn, never around one
+        self.journal: Journal = self.storage.open(self.name, create=True)
+        self._in_turn(lambda turn: self._begin(turn, record))
 
     @classmethod
     def open(cls, name: str, storage: str | Path | Storage) -> "Study":
@@ -96,14 +91,22 @@ class Study:
             experiment={k: v for k, v in made.items() if k not in _RECORD},
         )
 
+    def _begin(self, turn: Turn, record: Mapping[str, Any]) -> None:
+        if self.log.experiment:
+            self._check_same(record)
+        else:
+            self.journal.append([Event("created", -1, record, time.time())], turn)
+            self.sync()
+
     # -- reading ------------------------------------------------------------------------------------------
 
     def sync(self) -> TrialLog:
         """Folds what other processes, too, have written since."""
-        for event in self.journal.read(self.log.seen):
-            trial = self.log.append(event)
-            if trial is not None and trial.source != "outside":
-                self._algorithm.tell(trial, self.log.outcome(trial))
+        with self._lock:
+            for event in self.journal.read(self.log.seen):
+                trial = self.log.append(event)
+                if trial is not None and trial.source != "outside":
+                    self._algorithm.tell(trial, self.log.outcome(trial))
         return self.log
 
     @property
@@ -142,50 +145,59 @@ class Study:
 
     def propose(self, n: int, limits: Limits, *, lease_s: float | None) -> list[Trial]:
         """Starts up to n trials within the limits, in one turn; fewer, or none, where they are reached."""
-        with self.journal.turn(_TURN_LEASE_S) as turn:
-            self.sync()
+        numbers: list[int] = []
+
+        def start(turn: Turn) -> None:
             if overdue := self.journal.overdue():
-                self.journal.append(self._lose(overdue, "its worker gave no sign of life"), turn)
+                reasons = dict.fromkeys(overdue, "its worker gave no sign of life")
+                self.journal.append(losses(self.log, reasons, seen_s=self.log.last_s + LEASE_S), turn)
                 self.sync()
-            numbers: list[int] = []
             while len(numbers) < n:
                 wanted = 1 if self._one_by_one else n - len(numbers)
-                starts = limits.admit(self.log, self._starts(wanted, lease_s))
+                try:
+                    starts = self._proposer.starts(self.log, wanted, limits, lease_s)
+                except Exhausted:
+                    if numbers:
+                        break
+                    raise
                 if not starts:
                     break
                 self.journal.append(starts, turn)
-                numbers += [e.number for e in starts]
+                numbers.extend(e.number for e in starts)
                 self.sync()
+
+        self._in_turn(start)
         return [self.log.trials[number] for number in numbers]
 
-    def _starts(self, n: int, lease_s: float | None) -> list[Event]:
-        """`started` events for up to n trials, by one call of the algorithm."""
-        log, now, number = self.log, time.time(), len(self.log.trials)
-        best = log.incumbent
-        common = {"seen": log.seen, "lease_s": lease_s, "incumbent": None if best is None else best.number}
-        rng = np.random.default_rng([self.seed, number])
-        assigned = self._scheduler.assign(log, rng)
-        if isinstance(assigned, Wait | Done):
-            return []
-        common["fidelity"] = assigned.fidelity
-        waiting = list(log.waiting)[:n]
-        if waiting or assigned.params is not None or assigned.resume is not None:
-            return [Event("started", w, common, now) for w in waiting] or [_assigned(assigned, log, common, number)]
-        proposals = self._algorithm.ask(n, number, list(log.running.values()), rng)
-        return [
-            Event("started", number + i, {"params": p.params, **_extras(p), **common}, now)
-            for i, p in enumerate(proposals)
-        ]
+    def _in_turn(self, work: Callable[[Turn], T]) -> T:
+        """Does `work` on the log as it is now, as the study's only proposer; once more where the turn ran out
+        under it, as happens to a process that was suspended."""
+        for left in reversed(range(_TURNS)):
+            try:
+                with self.journal.turn(LEASE_S) as turn, self._lock:
+                    self.sync()
+                    return work(turn)
+            except TurnExpired:
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _create(self, kind: str, payload: Mapping[str, Any]) -> Trial:
+        """Appends the event that makes a new trial."""
+
+        def create(turn: Turn) -> int:
+            number = len(self.log.trials)
+            self.journal.append([Event(kind, number, payload, time.time())], turn)
+            return number
+
+        number = self._in_turn(create)
+        return self.sync().trials[number]
 
     def enqueue(self, params: Params, *, note: str = "", baseline: bool = False) -> Trial:
         """Puts params first in line. baseline: they may lie outside the space, and then cannot win."""
         outside = baseline and not self.space.contains(params)
         params = dict(params) if outside else self.space.validate(params)
-        with self.journal.turn(_TURN_LEASE_S) as turn:
-            number = len(self.sync().trials)
-            payload = {"params": params, "note": note, **({"outside": True} if outside else {})}
-            self.journal.append([Event("enqueued", number, payload, time.time())], turn)
-        return self.sync().trials[number]
+        return self._create("enqueued", {"params": params, "note": note, **({"outside": True} if outside else {})})
 
     def tell(
         self,
@@ -201,17 +213,23 @@ class Study:
         Of several tells for one trial the first counts. Figures that are NaN or infinite make it a failure
         of class 'nan'; `error` or `failure` (one of the failure classes) make it that failure.
         """
-        if not isinstance(trial, Trial):
-            return self._tell_elsewhere(trial, metrics, error, failure)
-        number = trial.number
-        if number >= len(self.sync().trials) or trial.params != self.log.trials[number].params:
-            raise InvalidInput(f"trial {number} is not of study {self.name!r}", "tell trials that its ask() gave")
-        if self.log.trials[number].state.finished and self.log.trials[number].failure != "lost":
-            _log.warning("trial %d of %r was told before: the first tell counts", number, self.name)
         payload = self._result(metrics, error, failure)
+        if not isinstance(trial, Trial):
+            payload["params"] = self.space.validate(trial)
+            return self._create("told", payload if fidelity is None else {**payload, "fidelity": fidelity})
+        number = self._number(trial)
         payload["fidelity"] = fidelity if fidelity is not None else trial.fidelity
-        self.record([Event("told", number, payload, time.time())])
+        if self.log.was_told(number, payload["fidelity"]):
+            _log.warning("trial %d of %r was told before: the first tell counts", number, self.name)
+        else:
+            self.record([Event("told", number, payload, time.time())])
         return self.log.trials[number]
+
+    def _number(self, trial: Trial) -> int:
+        known = self.sync().trials
+        if not 0 <= trial.number < len(known) or trial.params != known[trial.number].params:
+            raise InvalidInput(f"trial {trial.number} is not of study {self.name!r}", "give trials that its ask() gave")
+        return trial.number
 
     def _result(self, metrics: Any, error: str, failure: str) -> dict[str, Any]:
         payload = result({} if metrics is None else metrics, error=error, failure=failure)
@@ -220,50 +238,22 @@ class Study:
             raise InvalidInput(f"metrics lack the objective {', '.join(lacking)}", f"told: {told}")
         return payload
 
-    def _tell_elsewhere(self, params: Params, metrics: Any, error: str, failure: str) -> Trial:
-        payload = self._result(metrics, error, failure)
-        payload["params"] = self.space.validate(params)
-        with self.journal.turn(_TURN_LEASE_S) as turn:
-            number = len(self.sync().trials)
-            self.journal.append([Event("told", number, payload, time.time())], turn)
-        return self.sync().trials[number]
-
     def report(self, trial: Trial, fidelity: float, metrics: Mapping[str, float]) -> bool:
         """Intermediate figures; True: go on, False: stop the trial."""
-        values = {k: float(v) for k, v in metrics.items() if math.isfinite(v)}
-        payload = {"fidelity": fidelity, "metrics": values}
-        self.journal.append([Event("reported", trial.number, payload, time.time())])
+        payload, number = reported(fidelity, metrics), self._number(trial)
+        if self.log.trials[number].state.finished and self.log.trials[number].failure != "lost":
+            return False
+        self.journal.append([Event("reported", number, payload, time.time())])
         self.sync()
-        return bool(self._scheduler.decide(self.log, self.log.trials[trial.number]))
+        return bool(self._scheduler.decide(self.log, self.log.trials[number]))
 
     def record(self, events: Sequence[Event]) -> None:
         """Appends what an executor or a confirmation gave; params of lost trials are put in line once more."""
-        lost = [e.number for e in events if e.kind == "lost"]
         if rest := [e for e in events if e.kind != "lost"]:
             self.journal.append(rest)
-        if lost:
-            reasons = {e.number: e.payload.get("error", "") for e in events if e.kind == "lost"}
-            with self.journal.turn(_TURN_LEASE_S) as turn:
-                self.sync()
-                for number in lost:
-                    self.journal.append(self._lose([number], reasons[number]), turn)
-                    self.sync()
+        if lost := {e.number: e.payload.get("error", "") for e in events if e.kind == "lost"}:
+            self._in_turn(lambda turn: self.journal.append(losses(self.log, lost), turn))
         self.sync()
-
-    def _lose(self, numbers: Iterable[int], error: str) -> list[Event]:
-        """`lost` events, and an `enqueued` one for each second try."""
-        now, events, number = time.time(), [], len(self.log.trials)
-        for lost in numbers:
-            trial = self.log.trials[lost]
-            if trial.state is not State.RUNNING:
-                continue
-            events.append(Event("lost", lost, {"error": error}, now))
-            retried = trial.parent is not None and self.log.trials[trial.parent].failure == "lost"
-            if not retried:
-                again = {"params": trial.params, "note": f"second try of lost trial {lost}", "parent": lost}
-                events.append(Event("enqueued", number, again, now))
-                number += 1
-        return events
 
     def run(
         self,
@@ -280,7 +270,7 @@ class Study:
     ) -> "Study":
         """Runs trials until `trials` have been started in the study, the time or the units are used up, or
         the space is exhausted. No trial starts after `timeout_s`; a running one may end after it."""
-        limits = Limits(trials=trials, units=budget_units, timeout_s=timeout_s, trial_limit_s=trial_limit_s, failures=failures)
+        limits = Limits(trials, budget_units, timeout_s, trial_limit_s, failures)
         return run(self, evaluate, limits=limits, executor=executor, workers=workers, watch=watch)
 
     def beat(self, number: int, lease_s: float) -> None:
@@ -305,18 +295,19 @@ class Study:
 _RECORD = ("name", "space", "objectives", "constraints", "algorithm", "scheduler", "seed")
 
 
-def _extras(proposal: Proposal) -> dict[str, Any]:
-    pairs = {"note": proposal.note, "predicted": proposal.predicted, "repeat": proposal.repeat}
-    return {key: value for key, value in pairs.items() if value}
+def _listed(what: str, given: Any) -> Sequence[Any]:
+    if isinstance(given, str | Objective | Constraint):
+        raise InvalidInput(f"expected a list of {what}, got {given!r}", f"write {what}=[...]")
+    return tuple(given)
 
 
-def _assigned(assigned: Assignment, log: TrialLog, common: Mapping[str, Any], number: int) -> Event:
-    """`started` for an assignment that brings its params: a promotion, or a child of another trial."""
-    if assigned.resume is not None:
-        resumed = log.trials[assigned.resume]
-        return Event("started", resumed.number, {**common, "resume_from": resumed.fidelity}, time.time())
-    payload = {"params": assigned.params, "parent": assigned.copy_from, **common}
-    return Event("started", number, payload, time.time())
+def _check(space: Any, objectives: Sequence[Objective], seed: Any) -> None:
+    if not isinstance(space, Space):
+        raise InvalidInput(f"expected a fettle.Space, got {space!r:.200}", "write fettle.Space(lr=fettle.Float(0, 1))")
+    if not objectives:
+        raise InvalidInput("a study needs at least one objective", "objectives=[fettle.Objective('loss')]")
+    if not isinstance(seed, int) or seed < 0:
+        raise InvalidInput(f"expected a seed of 0 or more, got {seed!r}", "write seed=0")
 
 
 def _free_name(storage: Storage) -> str:

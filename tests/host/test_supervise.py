@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fettle.core.errors import FettleError
+from fettle.host import supervisor
 from fettle.host.limits import own_folders
 from fettle.host.supervise import spawn
 
@@ -234,3 +235,30 @@ def test_random_kills_leave_nothing(tmp_path: Path) -> None:
         assert not port_answers(port)
         running.kill()
         running.wait(10)
+
+
+@pytest.mark.medium
+def test_drivers_killed_while_they_start_leave_nothing(tmp_path: Path) -> None:
+    draw = random.Random(8)
+    for turn in range(15):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        running = subprocess.Popen([sys.executable, "-c", DRIVER, STUBBORN, str(folder), "3"])
+        time.sleep(0.05 + draw.random() * 0.25)  # from within the imports to the tree's last fork
+        running.kill()
+        running.wait(10)
+        mark = f"{folder}/".encode()
+        assert until(lambda mark=mark: not _mentioning(mark), 5), f"turn {turn}"
+
+
+def _mentioning(mark: bytes) -> list[int]:
+    """Live processes with the folder in their command line."""
+    found = []
+    for pid, fields in supervisor.processes().items():
+        try:
+            text = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if mark in text and supervisor.is_alive(pid, fields):
+            found.append(pid)
+    return found

@@ -30,6 +30,8 @@ def print_answer(summary: Summary, console: "Console") -> None:
     gained = summary.answer.get("gain")
     if gained:
         _line(console, f"gain    {gained['text']}", bold=bool(gained["shown"]))
+    if alike := summary.answer.get("gain_at_equal_precision"):
+        _line(console, f"        {alike['text']}")
     _line(console, f"search  {tables.cost_line(summary)}")
     for name, path in summary.answer["artifacts"].items():
         _line(console, f"{plain(name, limit=40):7} {plain(path, limit=500)}")

@@ -18,7 +18,8 @@ _HARMLESS = ("PWD", "OLDPWD", "SSH_AUTH_SOCK", "GPG_AGENT_INFO")
 
 # a name that is given a value: NAME=, "name": , --name VALUE
 _NAME = re.compile(
-    r"""(?<![\w.])(?<!\w-)(?P<dashes>--)?(?P<name>[A-Za-z_][\w.-]{0,127})(?:["']?[ \t]{0,4}[=:][ \t]{0,4}|(?P<blank>[ \t]{1,4}))"""
+    r"""(?<![\w.])(?<!\w-)(?P<dashes>--)?(?P<name>[A-Za-z_][\w.-]{0,127})"""
+    r"""(?:["']?[ \t]{0,4}[=:][ \t]{0,4}|(?P<blank>[ \t]{1,4}))"""
 )
 _VALUE = re.compile(r"""(?P<quote>["'])?(?(quote)[^"'\n]*|[^\s"'&;,]+)""")
 _REST = re.compile(r"""["']?[^"'\n]+""")  # a header's value is the rest of its line

@@ -11,6 +11,7 @@ from fettle.core.trial import State, Trial, TrialLog
 from fettle.report.gain import gain
 from fettle.report.headline import headline
 from fettle.report.summary import Row, Summary, finite
+from fettle.report.text import plain
 
 GIB = 1 << 30
 
@@ -37,10 +38,29 @@ def answer(
         "front": [int(n) for n in front],
         "artifacts": {str(k): str(v) for k, v in artifacts.items()},
         "gain": gain(winner, baseline, objective),
+        "gain_at_equal_precision": _equal_precision(log, winner, baseline),
         "cost": _cost(log),
     }
     clean: dict[str, Any] = _clean(found)
     return clean
+
+
+def _equal_precision(log: TrialLog, winner: Trial | None, baseline: Trial | None) -> dict[str, Any] | None:
+    """The gain of the best confirmed trial that serves the defaults' precision; None where the winner itself does."""
+    if winner is None or baseline is None or winner.params.get("precision") == baseline.params.get("precision"):
+        return None
+    alike = [
+        effective(t)
+        for t in log.trials
+        if t.confirmed is not None and t.confirmed.get("passed") and t.params.get("precision") == baseline.params["precision"]
+    ]
+    if not alike:
+        return None
+    found = gain(min(alike, key=lambda t: (log.outcome(t).order, t.number)), baseline, log.objectives[0])
+    if found is None:
+        return None
+    precision = plain(baseline.params["precision"], limit=40)
+    return {**found, "precision": precision, "text": f"at {precision} alone: {found['text']}"}
 
 
 def summarise(
@@ -66,7 +86,7 @@ def summarise(
 
 def _row(log: TrialLog, first: Trial, best: int | None) -> Row:
     trial = effective(first)
-    passed = first.confirmed is None or bool(first.confirmed.get("passed", True))
+    passed = first.confirmed is None or first.confirmed.get("passed", True) is not False
     feasible = trial.state is State.COMPLETE and passed and log.outcome(trial).feasible
     is_default = bool(log.experiment.get("baseline")) and first.number == 0
     role = "winner" if first.number == best else "defaults" if is_default else ""

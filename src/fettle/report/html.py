@@ -42,6 +42,7 @@ def render(summary: Summary) -> str:
         subtitle=_subtitle(summary),
         headline=summary.headline.removesuffix(".").split(": ", 1) if summary.winner else [summary.headline],
         gain=summary.answer["gain"],
+        gain_alike=summary.answer["gain_at_equal_precision"],
         tiles=_tiles(summary),
         comparison=tables.comparison(summary) if summary.winner or summary.closest else None,
         operating=_operating(summary.winner),

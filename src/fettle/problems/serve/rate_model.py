@@ -28,6 +28,7 @@ from fettle.problems.serve.samples import Floats
 
 _PRIOR_MEAN = np.array([0.0, 8.0, 2.0])  # b0, b1, b2: weak, against separation
 _PRIOR_SD = np.array([20.0, 8.0, 4.0])
+_VISIBLE = 0.005  # share of the latencies' variance
 _CAPACITIES = np.linspace(-0.3, 1.5, 30)  # tried, relative to the rate looked around
 _GRID = 1600
 _SERIES = 8.0  # services
@@ -159,6 +160,8 @@ def _fit(data: _Data, share: float) -> Floats:
 
 def _capacity(data: _Data) -> float:
     """log(capacity / around) of the fluid server whose waiting work explains the latencies best (least squares)."""
+    if min(_residual(data, g)[1] for g in _CAPACITIES) > (1.0 - _VISIBLE) * float(np.var(data.latency)) * data.over.size:
+        return float(_CAPACITIES[-1])  # no queue to be seen: the work explains nothing
     grid, width = _CAPACITIES, 0.07
     for _ in range(3):
         errors = [_residual(data, g)[1] for g in grid]

@@ -255,17 +255,18 @@ class _Search:
     # results
 
     def answer(self, fits: dict[str, Boundary]) -> RateResult:
+        operating, middle = None, min(f.rate.value for f in fits.values())
+        fits = self.fit(middle, thorough=True)
         binding = min(fits, key=lambda m: fits[m].rate.value)
         fit = fits[binding]
-        operating = None
         if self.operating_s > 0.0:
             below = fit.rate.value * math.exp(-min(0.7 * fit.sd_log, 0.08))
             operating = operating_point(self.measure(below, self.operating_s), self.slo)
             if _dead(self.seen[-1]):
                 return self.end("server_failed", f"the server stopped answering: {_kinds(self.seen[-1])}")
-        fits = self.fit(fit.rate.value, thorough=True)
-        binding = min(fits, key=lambda m: fits[m].rate.value)
-        fit = fits[binding]
+            fits = self.fit(fit.rate.value, thorough=True)
+            binding = min(fits, key=lambda m: fits[m].rate.value)
+            fit = fits[binding]
         needed = required_n(1.0 - max(self.criteria()[binding], 1e-4))
         if fit.rate.n < needed or fit.half_width_ratio > 0.6:
             return self.end(
@@ -287,18 +288,21 @@ class _Search:
         return self.end("stopped", reason, optimistic_rate=optimistic)
 
     def infeasible(self) -> RateResult:
-        """Every rate failed: a longer look at the lowest one settles whether load or the server itself is to blame."""
-        left_s = max(self.settings.budget_s - self.used_s, self.settings.seconds(self.slo))
-        lowest = min(s.offered_rate for s in self.seen)
-        samples = self.measure(lowest, left_s)
+        """Every rate failed. If the lowest one surely did, the server and not the load is to blame."""
+        settings, lowest = self.settings, min(self.seen, key=lambda s: s.offered_rate)
+        sure = self.judge(lowest)[1]
+        left_s = max(settings.budget_s - self.used_s, settings.seconds(self.slo))
+        enough = 1.3 * required_n(0.99) / left_s  # requests per second for a p99, where that is still a low rate
+        rate = max(lowest.offered_rate, min(enough, 0.3 * self.seen[0].offered_rate)) if sure else lowest.offered_rate
+        samples = self.measure(rate, left_s)
         if _dead(samples):
             return self.end("server_failed", f"the server stopped answering: {_kinds(samples)}")
         latency = samples.after(warmup_s(samples.seconds, self.slo))
-        best = percentile_estimate(latency, 0.99, batch_n(lowest, self.slo))
-        factor, sure = self.judge(samples)
-        if factor > 1.0 and sure:
-            return self.end("infeasible", f"the SLO does not hold even at {lowest:.4g} requests/s", best_p99_s=best)
-        return self.end("not_enough_requests", f"not enough requests: {latency.size} at {lowest:.4g} requests/s")
+        best = percentile_estimate(latency, 0.99, batch_n(rate, self.slo))
+        if sure or self.judge(samples)[1]:
+            reason = f"the SLO does not hold even at {lowest.offered_rate:.4g} requests/s"
+            return self.end("infeasible", reason, best_p99_s=best)
+        return self.end("not_enough_requests", f"not enough requests: {latency.size} at {rate:.4g} requests/s")
 
     def end(
         self,
@@ -328,8 +332,9 @@ class _Search:
         )
 
     def drifts(self, records: tuple[ProbeRecord, ...]) -> bool:
-        """Several unsteady probes near the boundary, beyond the over-saturated ones."""
-        calm = [r for r in records if "oversaturated" not in r.marks]
+        """Latency rises within several probes at rates that the server can bear (a full queue wanders anyway)."""
+        allowed = self.criteria()
+        calm = [r for r in records if all(share <= 2.0 * allowed[metric] for metric, share in r.over.items())]
         return sum(UNSTEADY in r.marks for r in calm) >= max(2, len(calm) // 3)
 
 

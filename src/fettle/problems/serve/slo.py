@@ -49,7 +49,7 @@ class SLO:
             except ValueError:
                 raise InvalidInput(f"SLO {text!r}: {term['number']!r} is not a number", _HINT) from None
             if name in limits or (name == "errors" and errors is not None):
-                raise InvalidInput(f"SLO {text!r}: {name!r} is given twice", "give every limit once")
+                raise InvalidInput(f"SLO {text!r}: {name!r} is given twice", _HINT)
             if name == "errors":
                 if unit not in ("", "%"):
                     raise InvalidInput(f"SLO {text!r}: errors are a share or per cent, got unit {unit!r}", _HINT)
