@@ -213,13 +213,21 @@ def _search(
     if not study.trials and (baseline := problem.defaults()) is not None:
         study.enqueue(baseline, note="the server's defaults", baseline=True)
     limit = None if budget_s is None else TRIAL_RATIO * budget_s
-    for target in (1, trials):  # the baseline first: what it shows may complete the problem
+    started = -1
+    while study.log.started > started:  # one at a time: what the first ones show may complete the problem
+        started = study.log.started
         left = None if budget_s is None else (1 - CONFIRM_RATIO) * budget_s - study.log.seconds
         if left is not None and left <= 0:
             return
         problem = problem.completed(study.trials)
         study.run(
-            problem.evaluate, trials=target, timeout_s=left, executor=executor, trial_limit_s=limit, failures=_HOPELESS, watch=watch
+            problem.evaluate,
+            trials=started + 1 if trials is None else min(trials, started + 1),
+            timeout_s=left,
+            executor=executor,
+            trial_limit_s=limit,
+            failures=_HOPELESS,
+            watch=watch,
         )
 
 
@@ -234,7 +242,9 @@ def _confirm(study: Study, problem: Problem, executor: Executor, budget_s: float
     if not ranked:
         return
     candidates = [log.trials[number] for _, number in ranked]
-    baseline = log.trials[0] if log.experiment.get("baseline") else None
+    # A baseline that was lost with its worker has been tried again.
+    first = [t for t in log.trials if t.number == 0 or t.parent == 0] if log.experiment.get("baseline") else []
+    baseline = next((t for t in first if t.state is State.COMPLETE), None)
     # What the search left over belongs to the confirmation, too: certainty is what is missing now.
     left = 120.0 if budget_s is None else max(CONFIRM_RATIO * budget_s, budget_s - log.seconds)
     begun = time.monotonic()
@@ -247,8 +257,9 @@ def _confirm(study: Study, problem: Problem, executor: Executor, budget_s: float
             watch.tick(left - (time.monotonic() - begun))
         return payload
 
-    for confirmation in problem.confirm(candidates, baseline, again, budget_s=left):
-        study.record([Event("remeasured", confirmation.number, confirmation.payload, time.time())])
+    found = list(problem.confirm(candidates, baseline, again, budget_s=left))
+    # All at once: a study that was killed here has either no confirmed figures or all of them.
+    study.record([Event("remeasured", c.number, c.payload, time.time()) for c in found])
 
 
 def _measure_once(

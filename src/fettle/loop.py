@@ -1,17 +1,17 @@
 """The loop that runs a study's trials in an executor."""
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 from fettle import registry
-from fettle.core.errors import Exhausted, InvalidInput
+from fettle.core.errors import Exhausted, FettleError, StorageError
 from fettle.core.protocols import Evaluator, Executor, Job, Storage
 from fettle.core.result import missing
 from fettle.core.trial import Event, Objective, Report, State, Trial, TrialLog
-
-_LEASE_S = 30.0  # a trial whose driver gives no sign of life for so long is lost
+from fettle.proposing import LEASE_S, Limits
 
 
 class Watch(Protocol):
@@ -31,7 +31,7 @@ class Searched(Protocol):
     storage: Storage
     log: TrialLog
 
-    def propose(self, n: int, limits: "Limits", *, lease_s: float | None) -> list[Trial]: ...
+    def propose(self, n: int, limits: Limits, *, lease_s: float | None) -> list[Trial]: ...
     def record(self, events: Sequence[Event]) -> None: ...
     def report(self, trial: Trial, fidelity: float, metrics: Mapping[str, float]) -> bool: ...
     def beat(self, number: int, lease_s: float) -> None: ...
@@ -40,44 +40,12 @@ class Searched(Protocol):
 S = TypeVar("S", bound=Searched)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When to stop. trials: started in the study, retries included. units: the sum of started fidelities
-    (1 a trial where there is none). timeout_s: nothing starts after it. trial_limit_s: wall-clock of one trial.
-    failures: the search ends where so many trials have failed and none was completed."""
-
-    trials: int | None = None
-    units: float | None = None
-    timeout_s: float | None = None
-    trial_limit_s: float | None = None
-    failures: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("trials", "units", "timeout_s", "trial_limit_s"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InvalidInput(f"expected {name} above 0, got {value!r}", f"leave {name} out for no limit")
-
-    def admit(self, log: TrialLog, starts: Sequence[Event]) -> list[Event]:
-        """The first of `starts` that fit; checked inside the turn, so workers cannot exceed them together."""
-        room = len(starts) if self.trials is None else max(0, self.trials - log.started)
-        admitted, units = [], log.units
-        for start in starts[:room]:
-            fidelity = start.payload.get("fidelity")
-            units += (1.0 if fidelity is None else fidelity) - (start.payload.get("resume_from") or 0.0)
-            if self.units is not None and units > self.units + 1e-9:
-                break
-            admitted.append(start)
-        return admitted
-
-
 class _Loop:
     def __init__(self, study: Searched, evaluate: Evaluator, limits: Limits, executor: Executor, watch: Watch | None):
         self.study, self.evaluate, self.limits, self.executor, self.watch = study, evaluate, limits, executor, watch
         self.active: dict[int, Trial] = {}
         self.deadline = None if limits.timeout_s is None else time.monotonic() + limits.timeout_s
         self.open = True  # whether anything may still be started
-        self.next_beat = time.monotonic() + _LEASE_S / 3
 
     def run(self) -> None:
         while True:
@@ -86,7 +54,6 @@ class _Loop:
                 return
             events = self.executor.poll(0.5, self.on_report)
             self.finish(events)
-            self.beat()
             if self.watch is not None:
                 self.watch.tick(self.left_s())
 
@@ -105,7 +72,7 @@ class _Loop:
         if free <= 0 or not self.open:
             return
         try:
-            trials = self.study.propose(free, self.limits, lease_s=_LEASE_S)
+            trials = self.study.propose(free, self.limits, lease_s=LEASE_S)
         except Exhausted:
             trials = []
         self.open = bool(trials) or bool(self.active)
@@ -153,15 +120,29 @@ class _Loop:
         payload = {**event.payload, "state": str(State.FAILED), "failure": "other", "error": error}
         return Event("told", event.number, payload, event.time_s)
 
-    def beat(self) -> None:
-        if time.monotonic() >= self.next_beat:
-            for number in self.active:
-                self.study.beat(number, _LEASE_S)
-            self.next_beat = time.monotonic() + _LEASE_S / 3
-
     def tell_watch(self, event: Event) -> None:
         if self.watch is not None:
             self.watch.on_event(self.study.log, event)
+
+
+@contextmanager
+def _signs_of_life(study: Searched, active: Mapping[int, Trial]) -> Iterator[None]:
+    """Beats for the running trials, also while an evaluator keeps the caller's thread."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(LEASE_S / 3):
+            for number in list(active):
+                with suppress(StorageError):  # the loop's own next write will say so
+                    study.beat(number, LEASE_S)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def run(
@@ -174,11 +155,13 @@ def run(
         executor = registry.load("executors", executor)(workers=workers, on_progress=on_progress)
     loop = _Loop(study, evaluate, limits, executor, watch)
     try:
-        loop.run()
+        with _signs_of_life(study, loop.active):
+            loop.run()
     except BaseException:
         executor.close()
-        error = "the run was interrupted"
-        study.record([Event("lost", number, {"error": error}, time.time()) for number in loop.active])
+        lost = {"error": "the run was interrupted"}
+        with suppress(FettleError):  # what cannot be recorded now will be when its lease has run out
+            study.record([Event("lost", number, lost, time.time()) for number in loop.active])
         raise
     finally:
         if own:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fettle.core.errors import InvalidInput
-from fettle.core.protocols import Algorithm, Assignment, Done, Proposal, Scheduler, Wait
+from fettle.core.protocols import Algorithm, Done, Proposal, Scheduler, Wait
 from fettle.core.trial import Event, State, TrialLog
 
 LEASE_S = 30.0  # a turn or a trial whose holder gives no sign of life for so long is given up

@@ -29,7 +29,9 @@ def test_tree_usage_counts_the_dead_and_the_peak(start: Start, each_mode: str, t
     observer.start()
     (tmp_path / "go").touch()
     assert until((tmp_path / "go.done").exists, 20)
+    seen = observer.peak_bytes
     usage = observer.stop()
+    assert 40 << 20 < seen <= usage.peak_rss_bytes
     assert 0.2 < usage.cpu_s < usage.wall_s + 0.5
     assert 40 << 20 < usage.peak_rss_bytes < 120 << 20
     assert usage.n_processes == 2

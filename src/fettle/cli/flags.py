@@ -48,7 +48,12 @@ serve_options = together(
         help="The same model in another precision.",
     ),
     click.option("--fix", multiple=True, metavar="KNOB=VALUE", help="Keeps a knob at one value."),
-    click.option("--param", multiple=True, metavar="KNOB=A,B,...", help="Restricts a knob to some values."),
+    click.option(
+        "--param",
+        multiple=True,
+        metavar="KNOB=A,B,...",
+        help="Restricts a knob to some values; a max_batch of 1 is no batching.",
+    ),
     click.option("--inputs", metavar="FILE.npz", help="Real samples to send; default: random ones."),
     click.option(
         "--input-shape",
@@ -73,7 +78,12 @@ serve_options = together(
     click.option(
         "--cores", metavar="N", type=int, help="Cores that the server may have; default: all of this machine."
     ),
-    click.option("--memory", metavar="MIB", type=int, help="Memory that the server may have; default: what it needs."),
+    click.option(
+        "--memory",
+        metavar="MIB",
+        type=int,
+        help="Memory that the server gets and is charged for; default: its peak x 1.3.",
+    ),
     click.option("--prices", metavar="FILE", help="Price table (YAML)."),
     click.option(
         "--algorithm",

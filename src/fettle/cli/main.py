@@ -25,7 +25,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except FettleError as error:
-            _complain(str(error), error.hint, as_json)
+            _complain(str(error), error.hint or f"see `fettle {ctx.invoked_subcommand} --help`", as_json)
             ctx.exit(2)
         except KeyboardInterrupt:
             _complain("interrupted", "`fettle resume STUDY` goes on from here", as_json)
@@ -248,7 +248,9 @@ def main() -> None:
         _complain("interrupted", "`fettle resume STUDY` goes on from here", "--json" in sys.argv)
         code = 130
     except click.ClickException as error:
-        _complain(error.format_message(), "see `fettle --help`", "--json" in sys.argv)
+        asked = getattr(error, "ctx", None)  # usage errors know their command
+        command = asked.command_path if isinstance(asked, click.Context) else "fettle"
+        _complain(error.format_message(), f"see `{command} --help`", "--json" in sys.argv)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -72,10 +72,10 @@ def target(options: Mapping[str, Any]) -> "str | dict[str, Any]":
             "--target command needs --command and --space",
             "e.g. --command 'myserver --port {port} --threads {threads}' --space space.yaml",
         )
-    files = {
-        key: str(Path(given[key]).absolute()) for key in ("space", "body") if key in given
-    }  # a study may be resumed elsewhere
-    return {"name": name, **given, **files}
+    for key in ("space", "body"):
+        if key in given:
+            given[key] = str(Path(given[key]).absolute())  # the study may be resumed elsewhere
+    return {"name": name, **given}
 
 
 def pairs(given: Sequence[str], option: str, example: str) -> list[tuple[str, str]]:

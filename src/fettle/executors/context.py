@@ -1,5 +1,7 @@
 """What an evaluator sees of its trial, and how an evaluation becomes the payload of a `told` event."""
 
+import json
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fettle.core.protocols import Evaluator, Job
-from fettle.core.result import from_error, result
+from fettle.core.result import from_error, reported, result
 from fettle.core.trial import Report, State
 
 T = TypeVar("T")
@@ -51,7 +53,7 @@ class TrialContext:
     devices: Sequence[str] = ()
     stopped: bool = False
     artifacts: dict[str, Any] = field(default_factory=dict)
-    last: Mapping[str, float] = field(default_factory=dict)
+    _reporting: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def number(self) -> int:
@@ -86,19 +88,24 @@ class TrialContext:
         return self.job.limit_s
 
     def report(self, fidelity: float, metrics: Mapping[str, float]) -> bool:
-        self.last = dict(metrics)
-        go_on = self.on_report(Report(fidelity, self.last))
-        self.stopped = self.stopped or not go_on
-        return go_on
+        report = Report(**reported(fidelity, metrics))
+        with self._reporting:  # one question at a time, whichever thread asks
+            self.stopped = not self.on_report(report) or self.stopped
+        return not self.stopped
 
     def keep(self, key: str, start: Callable[[], T], stop: Callable[[T], None]) -> T:
         return self.kept.keep(key, start, stop)
 
     def artifact(self, name: str, value: Any) -> None:
-        self.artifacts[name] = value
+        self.artifacts[name] = plain(value)
 
     def progress(self, info: Mapping[str, Any]) -> None:
         self.on_progress(info)
+
+
+def plain(value: Any) -> Any:
+    """A copy that is strict JSON: figures that are not finite become None, what JSON does not know its text."""
+    return json.loads(json.dumps(value, default=str), parse_constant=lambda name: None)
 
 
 def evaluate_job(evaluate: Evaluator, ctx: TrialContext) -> dict[str, Any]:
@@ -108,7 +115,7 @@ def evaluate_job(evaluate: Evaluator, ctx: TrialContext) -> dict[str, Any]:
     try:
         payload = result(evaluate(dict(ctx.job.params), ctx), state=State.STOPPED if ctx.stopped else State.COMPLETE)
     except Exception as error:  # an evaluator's exception never ends a study
-        payload = from_error(error)
+        payload = _failed(error)
         if payload.get("failure") == "other" and "artifacts" not in payload:
             payload["artifacts"] = {"log": traceback.format_exc(limit=-8)[-4000:]}
     payload["fidelity"] = ctx.fidelity
@@ -118,3 +125,10 @@ def evaluate_job(evaluate: Evaluator, ctx: TrialContext) -> dict[str, Any]:
     if ctx.artifacts:
         payload["artifacts"] = {**ctx.artifacts, **payload.get("artifacts", {})}
     return payload
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    try:
+        return from_error(error)
+    except Exception as broken:  # what it carries cannot be recorded: hostile text, figures that are none
+        return result({}, error=f"{type(error).__name__}, and what it carries is unusable: {type(broken).__name__}")

@@ -1,5 +1,6 @@
 """Evaluates in worker processes of this machine, each with its own process tree under a supervisor."""
 
+import itertools
 import json
 import os
 import pickle
@@ -13,12 +14,14 @@ from typing import Any
 
 import cloudpickle
 
+from fettle.core.errors import InvalidInput
 from fettle.core.protocols import Evaluator, Job
 from fettle.core.trial import Event, Report, State
 from fettle.executors.worker import Pipe
 from fettle.host.supervise import Process, spawn
 
 _GRACE_S = 5.0  # from asking a trial to stop until it is killed
+_START_S = 60.0  # for a worker to start and to load what it evaluates; not charged to the trial's limit
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -29,6 +32,7 @@ class _Worker:
     evaluate: Evaluator | None = None
     job: Job | None = None
     begun: float = 0.0
+    loading: bool = False  # the evaluator has not been called yet
     stop_at: float | None = None  # asked to stop: killed at this time
     last: Mapping[str, float] | None = None
 
@@ -44,29 +48,34 @@ class ProcessExecutor:
         threads: int | None = None,
         on_progress: Callable[[int, Mapping[str, Any]], None] | None = None,
     ) -> None:
+        if workers < 1:
+            raise InvalidInput(f"expected at least one worker, got {workers!r}", "write workers=1")
         self.capacity = workers
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         self._threads = threads or max(1, cores // workers)
         self._on_progress = on_progress or (lambda number, info: None)
         self._workers: list[_Worker] = []
         self._events: list[Event] = []
+        self._numbers = itertools.count()
 
     def submit(self, job: Job, evaluate: Evaluator) -> None:
         job.workdir.mkdir(parents=True, exist_ok=True)
-        worker = next((w for w in self._workers if w.job is None), None) or self._start(job.workdir.parent)
-        try:
-            self._send(worker, job, evaluate)
-        except BrokenPipeError:  # it died between trials
-            self._end(worker)
+        for dead in [w for w in self._workers if w.job is None and w.process.poll() is not None]:
+            self._end(dead)
+        worker = next((w for w in self._workers if w.job is None), None)
+        messages = [pickle.dumps(("job", job))]
+        if worker is None or worker.evaluate is not evaluate:
+            messages.insert(0, pickle.dumps(("evaluate", _pickled(evaluate))))
+        if worker is None:
             worker = self._start(job.workdir.parent)
-            self._send(worker, job, evaluate)
-        worker.job, worker.begun, worker.stop_at, worker.last = job, time.monotonic(), None, None
-
-    def _send(self, worker: _Worker, job: Job, evaluate: Evaluator) -> None:
-        if worker.evaluate is not evaluate:
-            worker.pipe.send(pickle.dumps(("evaluate", cloudpickle.dumps(evaluate))))
+            messages.insert(0, pickle.dumps(list(sys.path)))
+        worker.job, worker.begun, worker.loading, worker.stop_at, worker.last = job, time.monotonic(), True, None, None
+        try:
+            for message in messages:
+                worker.pipe.send(message)
             worker.evaluate = evaluate
-        worker.pipe.send(pickle.dumps(("job", job)))
+        except BrokenPipeError:
+            self._died(worker)
 
     def poll(self, timeout_s: float, on_report: Callable[[int, Report], bool]) -> list[Event]:
         give_up = time.monotonic() + timeout_s
@@ -95,6 +104,7 @@ class ProcessExecutor:
 
     def _start(self, folder: Path) -> _Worker:
         to_worker, from_worker = os.pipe(), os.pipe()
+        pipe = Pipe(from_worker[0], to_worker[1])
         environment = {**os.environ, **dict.fromkeys(_THREADS, str(self._threads))}
         inherited = (to_worker[0], from_worker[1])
         try:
@@ -102,16 +112,18 @@ class ProcessExecutor:
                 [sys.executable, "-m", "fettle.executors.worker", *map(str, inherited)],
                 cwd=Path.cwd(),
                 env={**environment, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-                log_path=folder / f"worker-{os.getpid()}-{len(self._workers)}.log",
+                log_path=folder / f"worker-{os.getpid()}-{next(self._numbers)}.log",
                 name="worker",
                 pass_fds=inherited,
             )
+        except BaseException:
+            pipe.close()
+            raise
         finally:
             for fd in inherited:
                 os.close(fd)
-        worker = _Worker(process, Pipe(from_worker[0], to_worker[1]))
+        worker = _Worker(process, pipe)
         self._workers.append(worker)
-        worker.pipe.send(pickle.dumps(list(sys.path)))
         return worker
 
     def _receive(self, worker: _Worker, on_report: Callable[[int, Report], bool]) -> None:
@@ -120,7 +132,9 @@ class ProcessExecutor:
         try:
             message = json.loads(worker.pipe.receive())
             value = message["value"]
-            if message["kind"] == "progress":
+            if message["kind"] == "began":
+                worker.begun, worker.loading = time.monotonic(), False
+            elif message["kind"] == "progress":
                 self._on_progress(number, value)
             elif message["kind"] == "report":
                 worker.last = value["metrics"]
@@ -145,14 +159,13 @@ class ProcessExecutor:
         if code == -9 and not oom:  # killed from outside: nothing is known of the params
             self._events.append(Event("lost", number, {"error": "its worker was killed"}, time.time()))
             return
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-        failure = "oom" if oom else "crash"
-        self._fail(number, failure, f"its worker process died ({how})", log)
+        how = "it closed its pipe" if code is None else f"signal {-code}" if code < 0 else f"exit status {code}"
+        self._fail(number, "oom" if oom else "crash", f"its worker process ended: {how}", log)
 
     def _due(self, worker: _Worker) -> float:
         limit = worker.job.limit_s if worker.job is not None else None
-        ends = [worker.begun + limit] if limit is not None else []
-        return min([*ends, *([worker.stop_at] if worker.stop_at is not None else [])], default=float("inf"))
+        end = float("inf") if limit is None else worker.begun + limit + (_START_S if worker.loading else 0.0)
+        return end if worker.stop_at is None else min(end, worker.stop_at)
 
     def _overtime(self, worker: _Worker) -> None:
         assert worker.job is not None
@@ -175,3 +188,13 @@ class ProcessExecutor:
             self._workers.remove(worker)
             worker.process.stop()
             worker.pipe.close()
+
+
+def _pickled(evaluate: Evaluator) -> bytes:
+    try:
+        return bytes(cloudpickle.dumps(evaluate))
+    except Exception as error:  # whatever a user's object raises while it is taken apart
+        raise InvalidInput(
+            f"the evaluator cannot be sent to a worker process: {type(error).__name__}: {error}",
+            "open files, connections and locks inside it, or use executor='inline'",
+        ) from error

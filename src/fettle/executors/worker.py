@@ -10,6 +10,7 @@ import pickle
 import signal
 import struct
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,11 +24,13 @@ class Pipe:
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self.read_fd, self.write_fd = read_fd, write_fd
+        self._sending = threading.Lock()  # an evaluator may report its progress from any thread
 
     def send(self, body: bytes) -> None:
         data = memoryview(struct.pack("!I", len(body)) + body)
-        while data:
-            data = data[os.write(self.write_fd, data) :]
+        with self._sending:
+            while data:
+                data = data[os.write(self.write_fd, data) :]
 
     def receive(self) -> bytes:
         (length,) = struct.unpack("!I", self._exactly(4))
@@ -54,11 +57,11 @@ def _reply(pipe: Pipe, kind: str, value: Mapping[str, Any]) -> None:
 
 def _evaluate(pipe: Pipe, job: Job, evaluate: Any, kept: Kept) -> None:
     def on_report(report: Report) -> bool:
-        metrics = {k: float(v) for k, v in report.metrics.items()}
-        _reply(pipe, "report", {"fidelity": report.fidelity, "metrics": metrics})
+        _reply(pipe, "report", {"fidelity": report.fidelity, "metrics": report.metrics})
         return bool(pickle.loads(pipe.receive()))  # the driver's answer: it bounds the wait by ending us
 
     ctx = TrialContext(job, on_report, lambda info: _reply(pipe, "progress", info), kept)
+    _reply(pipe, "began", {})
     payload = evaluate_job(evaluate, ctx)
     _reply(pipe, "told", {"payload": payload, "kept": not kept.empty})
 

@@ -16,6 +16,7 @@ from fettle.core.errors import FettleError, InvalidInput
 from fettle.host.supervisor import kill_group, members, remove_groups, stat_fields
 
 _PARENT = "fettle"
+_WEIGHT_PER_CORE = 2048  # of all our trees together; 1024 is one ordinary process
 _V1 = ("cpuset", "cpu", "cpuacct", "memory")  # all of them, or none: half a limit would be worse than the fallback
 _V2 = ("cpuset", "cpu", "memory", "pids")
 _numbers = itertools.count()
@@ -135,6 +136,12 @@ def _make_folder(place: Place, controller: str, folder: Path) -> None:
         for above in (parent.parent, parent):
             (above / "cgroup.subtree_control").write_text(wanted)
     folder.mkdir(exist_ok=True)
+    if controller == "cpu" and _PARENT not in parent.parent.parts:
+        # A group weighs as much as one process, however many it holds: on a busy machine a server with several
+        # threads would get less than it gets without a group. Nested groups compete among themselves only.
+        weight = _WEIGHT_PER_CORE * len(os.sched_getaffinity(0))
+        name, value = ("cpu.shares", weight) if place.version == 1 else ("cpu.weight", min(10_000, weight * 100 // 1024))
+        (parent / name).write_text(str(value))
     if place.version == 1 and controller == "cpuset":
         for level in (parent, folder):  # a v1 cpuset starts empty, and nothing can join an empty one
             for name in ("cpuset.mems", "cpuset.cpus"):

@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -48,9 +48,18 @@ _inherited: list[object] = []  # a fork's copies of its parent's connections: cl
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
+class _Connection(sqlite3.Connection):
+    """One that closes with the thread that it belongs to."""
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.Error):  # it was never opened
+            self.close()
+
+
 @dataclass(frozen=True, slots=True)
 class SqlTurn:
     token: str
+    pid: int
 
 
 class SqlStorage:
@@ -67,7 +76,7 @@ class SqlStorage:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._local = threading.local()
-        self._all: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()  # a thread's ends with the thread
+        self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()  # a thread's ends with the thread
         self._guard = threading.Lock()
         self._held: dict[str, tuple[int, float]] = {}  # token -> (study id, lease): turns to renew
         self._renewer: threading.Thread | None = None
@@ -189,9 +198,11 @@ class SqlStorage:
 
     def _connection(self) -> sqlite3.Connection:
         self._after_fork()
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        db: _Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = sqlite3.connect(self.path, timeout=20.0, isolation_level=None, check_same_thread=False)
+            db = sqlite3.connect(
+                self.path, timeout=20.0, isolation_level=None, check_same_thread=False, factory=_Connection
+            )
             try:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -219,14 +230,16 @@ class SqlJournal:
     @contextmanager
     def turn(self, lease_s: float) -> Iterator[SqlTurn]:
         token = secrets.token_hex(8)
+        turn = SqlTurn(token, os.getpid())
         self._take(token, lease_s)
         self._storage.hold(token, self._study, lease_s)
         try:
-            yield SqlTurn(token)
+            yield turn
         finally:
-            self._storage.release(token)
-            sql = "UPDATE studies SET turn = '', turn_until = 0 WHERE id = ? AND turn = ?"
-            self._storage.write(lambda db: db.execute(sql, (self._study, token)))
+            if turn.pid == os.getpid():  # not in a fork of the holder
+                self._storage.release(token)
+                sql = "UPDATE studies SET turn = '', turn_until = 0 WHERE id = ? AND turn = ?"
+                self._storage.write(lambda db: db.execute(sql, (self._study, token)))
 
     def _take(self, token: str, lease_s: float) -> None:
         give_up = time.monotonic() + _TURN_S

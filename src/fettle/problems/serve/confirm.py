@@ -6,7 +6,7 @@ machine hit all of them alike. Spread is pooled over the candidates: three round
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ class _Candidate:
     number: int
     params: Params
     rate: float  # the rate to begin the next search at
+    may_win: bool = True  # False: the defaults, where they lie outside the space
     rounds: list[Mapping[str, float] | None] = field(default_factory=list)  # None: that round failed
     failures: list[str] = field(default_factory=list)
     passed: Mapping[str, Any] | None = None  # payload of the run that held the SLO at the reported rate
@@ -46,80 +47,107 @@ def confirm(
     *,
     budget_s: float,
     reported: Sequence[int],
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Confirmation]:
     """Yields one confirmation per candidate. measure(params, settings) starts a fresh server: settings
     {"mode": "search", "rate": near} finds the highest rate; {"mode": "rate", "rate": r} tests one rate.
 
-    reported: candidates whose figures stand in the answer whatever wins, the defaults first; their rates are
-    tested, too. Of the others, the best by the rounds is tested, and the next one only where it fails.
+    candidates: the best first. reported: those whose figures stand in the answer whatever wins, the defaults
+    first; their rates are tested, too. Of the others, the best by the rounds is tested, and the next one only
+    where it fails. Nothing starts that would probably not end within budget_s, save what an answer needs:
+    one search of the best and of the defaults, and tests of the best one's rate.
     """
-    begun = time.monotonic()
-    pool = [_Candidate(t.number, t.params, _rate(t)) for t in candidates]
-    longest_s = 0.0
+    begun = clock()
+    run = _Run(measure, clock, begun + budget_s, ("throughput_rps", *(o.metric for o in objectives)))
+    pool = [_Candidate(t.number, t.params, _rate(t), t.source != "outside") for t in candidates]
+    # First come those without whom there is no answer: a short budget leaves out the last.
+    best = pool[0].number
+    pool.sort(key=lambda c: (c.number != best, c.number not in reported[:1]))
+    least = len({best, *reported[:1]})
+    tests = 1 + len(reported)
     for round_ in range(MAX_ROUNDS):
         turn = round_ % len(pool)
-        for candidate in pool[turn:] + pool[:turn]:
-            left = budget_s - (time.monotonic() - begun)
-            needed = longest_s * (1 + len(reported) + 1)  # this run, and the tests of the rates at the end
-            if round_ >= _LEAST_ROUNDS and left < needed or round_ and left < longest_s:
+        for place, candidate in enumerate(pool[turn:] + pool[:turn]):
+            necessary = round_ == 0 and place < least
+            after = tests if round_ >= _LEAST_ROUNDS else 1  # runs that have to fit in behind this one
+            if not necessary and not run.fits(1 + after):
                 break
-            longest_s = max(longest_s, _search(candidate, measure))
+            run.search(candidate)
         else:
             continue
         break
     sign = {"minimize": 1.0, "maximize": -1.0}[objectives[0].goal]
     ranked = sorted((c for c in pool if c.good), key=lambda c: sign * _centre(c, objectives[0].metric))
     for candidate in ranked:
-        _verify(candidate, measure, budget_s - (time.monotonic() - begun), longest_s)
-        if candidate.passed is not None:
+        run.verify(candidate)
+        if candidate.passed is not None and candidate.may_win:
             break
     for candidate in ranked:
-        if candidate.number in reported and not candidate.tested:
-            _verify(candidate, measure, budget_s - (time.monotonic() - begun), longest_s)
+        if candidate.number in reported and not candidate.tested and run.fits(1):
+            run.verify(candidate)
     spread = _pooled(pool, objectives[0].metric)
     reference = next((c for c in pool if c.number in reported[:1]), None)
     for candidate in pool:
         yield Confirmation(candidate.number, _payload(candidate, reference, objectives, spread))
 
 
+@dataclass
+class _Run:
+    """Measures, and knows the time."""
+
+    measure: Measure
+    clock: Callable[[], float]
+    end: float
+    wanted: tuple[str, ...]  # metrics that a good round has
+    longest_s: float = 0.0
+
+    def fits(self, runs: int) -> bool:
+        """Whether so many more measurements would end in time."""
+        return self.clock() + runs * self.longest_s <= self.end
+
+    def _once(self, candidate: _Candidate, mode: str, rate: float) -> Mapping[str, Any]:
+        begun = self.clock()
+        payload = self.measure(candidate.params, {"mode": mode, "rate": rate})
+        took = self.clock() - begun
+        candidate.wall_s += took
+        self.longest_s = max(self.longest_s, took)
+        return payload
+
+    def search(self, candidate: _Candidate) -> None:
+        payload = self._once(candidate, "search", candidate.rate)
+        if _good(payload) and all(metric in payload["metrics"] for metric in self.wanted):
+            candidate.rounds.append(payload["metrics"])
+            candidate.rate = float(np.median([r["throughput_rps"] for r in candidate.good]))
+        else:
+            candidate.rounds.append(None)
+            candidate.failures.append(payload.get("error") or "no rate held the SLO")
+
+    def verify(self, candidate: _Candidate) -> None:
+        """The reported rate has to hold the SLO on one more fresh server; else the next lower one is tried."""
+        candidate.tested = True
+        rate = _BELOW * _centre(candidate, "throughput_rps")
+        for step in range(_STEPS):
+            if step > 1 and not self.fits(1):
+                return
+            payload = self._once(candidate, "rate", rate)
+            if _good(payload):
+                candidate.passed = payload
+                return
+            candidate.failures.append(payload.get("error") or f"the SLO did not hold at {rate:.4g} requests/s")
+            rate *= _STEP_DOWN
+
+
+def _good(payload: Mapping[str, Any]) -> bool:
+    return payload["state"] == "complete" and bool(payload.get("artifacts", {}).get("feasible", True))
+
+
 def _rate(trial: Trial) -> float:
     return float(trial.metrics.get("throughput_rps", 0.0))
 
 
-def _search(candidate: _Candidate, measure: Measure) -> float:
-    begun = time.monotonic()
-    payload = measure(candidate.params, {"mode": "search", "rate": candidate.rate})
-    took = time.monotonic() - begun
-    candidate.wall_s += took
-    if payload["state"] == "complete" and payload.get("artifacts", {}).get("feasible", True):
-        candidate.rounds.append(payload["metrics"])
-        candidate.rate = float(np.median([r["throughput_rps"] for r in candidate.good]))
-    else:
-        candidate.rounds.append(None)
-        candidate.failures.append(payload.get("error") or "no rate held the SLO")
-    return took
-
-
-def _verify(candidate: _Candidate, measure: Measure, left_s: float, longest_s: float) -> None:
-    """The reported rate has to hold the SLO on one more fresh server; else the next lower one is tried."""
-    candidate.tested = True
-    begun = time.monotonic()
-    rate = _BELOW * _centre(candidate, "throughput_rps")
-    for step in range(_STEPS):
-        payload = measure(candidate.params, {"mode": "rate", "rate": rate})
-        if payload["state"] == "complete" and payload.get("artifacts", {}).get("feasible", True):
-            candidate.passed = payload
-            break
-        candidate.failures.append(payload.get("error") or f"the SLO did not hold at {rate:.4g} requests/s")
-        rate *= _STEP_DOWN
-        if left_s - (time.monotonic() - begun) < 0.5 * longest_s and step:
-            break
-    candidate.wall_s += time.monotonic() - begun
-
-
 def _centre(candidate: _Candidate, metric: str) -> float:
     """Geometric mean over the rounds."""
-    return math.exp(float(np.mean([math.log(max(r.get(metric, 0.0), 1e-300)) for r in candidate.good])))
+    return math.exp(float(np.mean([math.log(max(r[metric], 1e-300)) for r in candidate.good])))
 
 
 def _pooled(pool: Sequence[_Candidate], metric: str) -> tuple[float, int]:

@@ -7,19 +7,22 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fettle.core.errors import TrialFailure, TrialStopped
+from fettle.core.errors import FettleError, TrialFailure, TrialStopped
 from fettle.core.protocols import Context
 from fettle.core.trial import Estimate, Params
 from fettle.host.machine import machine_lock
-from fettle.host.redact import redact
 from fettle.host.observe import ForeignLoad, TreeObserver, TreeUsage
+from fettle.host.redact import redact
+from fettle.problems.serve import figures
 from fettle.problems.serve.cost import per_million, rate_for
+from fettle.problems.serve.figures import Figures
 from fettle.problems.serve.load import Generator
 from fettle.problems.serve.operating_point import OperatingPoint, measure_at
 from fettle.problems.serve.priority import as_generator, place
 from fettle.problems.serve.rate_search import RateResult, RateSearch, search
 from fettle.problems.serve.samples import Samples, percentile
-from fettle.problems.serve.session import Server, checker, running, verify
+from fettle.problems.serve.session import NOTICE_S, Server, checker, running, verify
+from fettle.problems.serve.slo import SLO
 
 if TYPE_CHECKING:
     from fettle.problems.serve.problem import ServeProblem
@@ -28,8 +31,9 @@ FOREIGN_RATIO = 0.10  # of the machine: more than that taken by others marks a m
 MEMORY_MARGIN = 1.3  # allotted memory over the peak
 _CALM_WAIT_S = 10.0
 _LIMIT_S = 60.0  # for a trial that nobody has given a limit
-_LOCK_S = 600.0
-_OPERATING_REQUESTS = 900.0  # at the operating point: more than twice what p99 takes, as latencies come in bursts
+_LOCK_S = 600.0  # waiting for another study's measurement, where the trial has no limit
+_LOCK_RATIO = 0.4  # of its limit, where it has one
+_OPERATING, _AT_RATE = 2.4, 4.0  # times the requests that the percentile takes, as slow ones come in bursts
 
 
 @dataclass
@@ -55,28 +59,40 @@ class _Run:
             rate, seconds, arrivals=self.problem.arrivals, slo_s=slo_s, drain_s=max(0.5, 4 * slo_s)
         )
         self.client.append(samples)
+        self.check(samples)
         p99 = samples.percentile(0.99)
         ok = p99 <= slo_s and not samples.oversaturated
         self.ctx.progress({"phase": "probed", "rate": rate, "p99_s": p99 if math.isfinite(p99) else None, "ok": ok})
         return samples
 
+    def check(self, samples: Samples) -> None:
+        """What a dying server answers is no figure. Raises TrialFailure where it has ended, or lost part of its tree
+        to memory."""
+        process = self.server.process
+        broken = any(samples.errors.get(kind) for kind in ("connect", "reset", "closed"))
+        if process.poll() is not None or (broken and (process.oom_killed() or process.wait(NOTICE_S) is not None)):
+            raise self.server.failure("the server ended under load")
+
 
 def evaluate(
     problem: "ServeProblem", params: Params, ctx: Context, *, mode: str = "search", rate: float | None = None
-) -> dict[str, float | Estimate]:
+) -> Figures:
     """Metrics of one configuration on a fresh server. mode 'search': the highest rate that holds the SLO,
     from `rate` on where it is known; 'rate': the figures at that rate.
 
     Raises TrialFailure with its class, or TrialStopped where the incumbent cannot be beaten any more.
     """
-    limit_s = min(ctx.deadline_s or math.inf, 2 * _LIMIT_S) if ctx.deadline_s else _LIMIT_S
-    end = time.monotonic() + 0.92 * limit_s - 1.0  # what is left of the limit is for ending the server
+    begun = time.monotonic()
+    limit_s = min(ctx.deadline_s, 2 * _LIMIT_S) if ctx.deadline_s else _LIMIT_S
     placement = place(problem.machine)
     with ExitStack() as stack:
         ctx.progress({"phase": "waiting for the machine"})
-        waited = time.monotonic()
-        stack.enter_context(machine_lock(min(_LOCK_S, limit_s)))
-        end += time.monotonic() - waited
+        try:
+            stack.enter_context(machine_lock(_LOCK_RATIO * ctx.deadline_s if ctx.deadline_s else _LOCK_S))
+        except FettleError as error:
+            raise TrialFailure(f"{error}; {error.hint}", failure="other") from error
+        # What is left of the limit is for ending the server. Waiting counts: the executor's clock goes on.
+        end = min(time.monotonic() + 0.92 * limit_s, begun + 0.92 * (ctx.deadline_s or math.inf)) - 1.0
         nice = stack.enter_context(as_generator(placement))
         ctx.progress({"phase": "starting"})
         memory = problem.memory_bytes or int(0.8 * problem.machine.memory_bytes)
@@ -87,7 +103,7 @@ def evaluate(
                 machine=placement.server,
                 memory_bytes=memory,
                 nice=nice,
-                start_limit_s=min(0.5 * limit_s, 60.0),
+                start_limit_s=min(0.5 * limit_s, max(1.0, end - time.monotonic()), 60.0),
             )
         )
         generator = stack.enter_context(_generator(problem, params, server, ctx.seed))
@@ -95,7 +111,7 @@ def evaluate(
         run = _Run(problem, params, ctx, server, generator, end, shared)
         observer = TreeObserver(server.process)
         observer.start()
-        begun = time.monotonic()
+        observed = time.monotonic()
         try:
             metrics = _figures(run, mode, rate, observer)
         except TrialFailure as failure:
@@ -104,7 +120,7 @@ def evaluate(
             raise
         finally:
             usage = observer.stop()
-            _describe(run, usage, time.monotonic() - begun)
+            _describe(run, usage, time.monotonic() - observed)
         return metrics
 
 
@@ -113,7 +129,7 @@ def _generator(problem: "ServeProblem", params: Params, server: Server, seed: in
     references = problem.references(problem.precision(params)) if server.launch.decode is not None else None
     check = checker(server.launch, references)
     timeout_s = min(max(10 * problem.slo.limit_s, 1.0), 10.0)
-    verify(server, requests, check, max(timeout_s, 10.0))
+    verify(server, requests, check, timeout_s)
     return Generator(
         "127.0.0.1",
         server.port,
@@ -125,16 +141,17 @@ def _generator(problem: "ServeProblem", params: Params, server: Server, seed: in
     )
 
 
-def _figures(run: _Run, mode: str, rate: float | None, observer: TreeObserver) -> dict[str, float | Estimate]:
-    problem, ctx = run.problem, run.ctx
-    ctx.progress({"phase": "warm-up"})
+def _figures(run: _Run, mode: str, rate: float | None, observer: TreeObserver) -> Figures:
+    run.ctx.progress({"phase": "warm-up"})
     concurrency = max(2, 2 * run.server.launch.concurrency)
     warm = run.generator.closed_loop(concurrency, min(1.0, 0.1 * run.left_s()))
+    run.check(warm)
     if not warm.completed:
         kinds = ", ".join(f"{kind} x {count}" for kind, count in warm.errors.items())
-        raise run.server.failure(f"no good answer under load ({kinds or 'none at all'})", otherwise="bad_request")
+        otherwise = "timeout" if set(warm.errors) <= {"timeout"} else "bad_request"
+        raise run.server.failure(f"no good answer under load ({kinds or 'none at all'})", otherwise=otherwise)
     if mode == "rate" and rate is not None:
-        return _priced(run, _at_rate(run, rate, observer), observer)
+        return _priced(run, _at_rate(run, rate), observer)
     capacity = max(warm.throughput_rps, 1.0)
     # A guess from elsewhere is checked against what the warm-up has shown.
     start = min(rate, 1.1 * capacity) if rate else 0.85 * capacity
@@ -143,15 +160,16 @@ def _figures(run: _Run, mode: str, rate: float | None, observer: TreeObserver) -
 
 
 def _search(run: _Run, start: float, observer: TreeObserver) -> RateResult:
-    left = run.left_s()
-    budget = min(12.0, max(4.0, 0.3 * left), max(1.0, left - 2.0))
-    floor = _floor(run, observer)
+    left, slo = run.left_s(), run.problem.slo
+    usual = min(12.0, max(4.0, 0.3 * left))
+    # A slow server takes longer to get through the requests that a percentile needs.
+    budget = min(max(usual, 4.0 * figures.needed_n(slo) / start), max(usual, 0.6 * left), max(1.0, left - 2.0))
     return search(
         run.probe,
-        run.problem.slo,
+        slo,
         RateSearch(budget_s=budget, operating_share=0.0),
         start_rate=start,
-        floor_rate=floor,
+        floor_rate=_floor(run, observer),
         clock=time.monotonic,
     )
 
@@ -192,117 +210,89 @@ def _wait_for_calm(run: _Run, watch: ForeignLoad) -> None:
             return
 
 
-def _answered(run: _Run, result: RateResult, observer: TreeObserver) -> dict[str, float | Estimate]:
+def _answered(run: _Run, result: RateResult, observer: TreeObserver) -> Figures:
     """Metrics of a rate search, however it ended."""
+    slo, reason = run.problem.slo, result.reason
+    by_latency = "latency" in run.problem.objective
+    found: Figures = {}
+    if result.ending == "infeasible":
+        found = figures.infeasible(run.client[-1], slo, at_rate=by_latency)
+        reason += figures.best_attainable(found)
     run.ctx.artifact("probes", [_probe(record) for record in result.probes])
     run.ctx.artifact("feasible", result.feasible)
-    run.ctx.artifact("reason", result.reason)
+    run.ctx.artifact("reason", reason)
     if result.ending == "server_failed":
-        raise run.server.failure(result.reason, otherwise="timeout")
+        raise run.server.failure(reason, otherwise="timeout")
     if result.ending == "not_enough_requests":
-        raise TrialFailure(f"{result.reason}; give a larger --budget, or an SLO of a lower percentile", failure="other")
+        raise figures.not_enough(reason.removeprefix("not enough requests: "))
     if result.stopped and result.optimistic_rate is not None:
-        raise TrialStopped(result.reason, _optimistic(run, result.optimistic_rate, observer))
-    if not result.feasible:
-        return _infeasible(run, result)
-    assert result.rate is not None
-    metrics: dict[str, float | Estimate] = {"throughput_rps": result.rate}
-    if result.client_limited:
-        metrics["throughput_rps"] = replace(result.rate, high=math.inf)
-    metrics |= _latencies(_operating(run, result))
-    if "latency" in run.problem.objective:
-        compared = run.problem.rate or 0.5 * result.rate.value
+        raise TrialStopped(reason, _optimistic(run, result.optimistic_rate, observer))
+    if result.rate is None:
+        return found
+    rate = replace(result.rate, high=math.inf) if result.client_limited else result.rate
+    found = {"throughput_rps": rate, **figures.latencies(_operating(run, rate.value))}
+    if by_latency:
+        compared = run.problem.rate or 0.5 * rate.value
         run.ctx.artifact("rate", compared)
-        metrics |= _latency_at(run, compared)
-    return metrics
+        found["latency_p99_at_rate_s"] = _latency_at(run, compared)
+    return found
 
 
-def _operating(run: _Run, result: RateResult) -> OperatingPoint:
+def _operating(run: _Run, boundary: float) -> OperatingPoint:
     """The point that is reported lies a little below the boundary and holds the SLO; else a lower one is taken."""
-    assert result.rate is not None
-    rate = result.rate.value
+    slo, rate = run.problem.slo, boundary
+    n = figures.needed_n(slo)
     point = None
     for step in (0.96, 0.95, 0.93):
         if point is not None and run.left_s() < 2.5:
             break
         rate *= step
-        seconds = min(max(1.5, _OPERATING_REQUESTS / rate), 6.0, max(1.0, 0.5 * run.left_s()))
-        point = measure_at(run.probe, rate, run.problem.slo, seconds)
-        if point.holds is not False:
+        left = 0.5 * run.left_s()
+        seconds = figures.window_s(n, rate, times=_OPERATING, least_s=1.5, most_s=6.0, left_s=left)
+        point = measure_at(run.probe, rate, slo, seconds)
+        if point.holds:
             break
     assert point is not None
-    return point
+    return figures.judged(point, slo)
 
 
-def _at_rate(run: _Run, rate: float, observer: TreeObserver) -> dict[str, float | Estimate]:
-    """Whether one rate holds, for confirmation: as long as p99 needs under correlated latencies."""
-    seconds = min(max(3.0, 1500.0 / rate), 8.0, max(1.0, run.left_s() - 2.0))
+def _at_rate(run: _Run, rate: float) -> Figures:
+    """Whether one rate holds, for confirmation: as long as the percentile needs under correlated latencies."""
+    slo, left = run.problem.slo, run.left_s() - 2.0
+    n = figures.needed_n(slo)
+    seconds = figures.window_s(n, rate, times=_AT_RATE, least_s=3.0, most_s=8.0, left_s=left)
     watch = ForeignLoad(lambda: [*run.server.process.pids()])
     watch.start()
-    point = measure_at(run.probe, rate, run.problem.slo, seconds)
+    point = measure_at(run.probe, rate, slo, seconds)
     noise = watch.stop()
     run.ctx.artifact("noise", {**asdict(noise), "marked": noise.foreign_ratio > FOREIGN_RATIO, "repeats": 0})
     run.ctx.artifact("feasible", point.holds is True)
     run.ctx.artifact("probes", [_probe(point.record)])
-    metrics: dict[str, float | Estimate] = {"throughput_rps": rate, **_latencies(point)}
+    found: Figures = {"throughput_rps": rate, **figures.latencies(figures.judged(point, slo))}
     if "latency" in run.problem.objective and run.problem.rate:
-        metrics |= _latency_at(run, run.problem.rate)
-    return metrics
+        found["latency_p99_at_rate_s"] = _latency_at(run, run.problem.rate)
+    return found
 
 
-def _latency_at(run: _Run, rate: float) -> dict[str, float | Estimate]:
-    point = measure_at(run.probe, rate, run.problem.slo, min(max(3.0, 1200.0 / rate), 8.0, max(1.0, run.left_s() - 2.0)))
-    found = point.latency.get("latency_p99_s")
-    if found is None:
-        raise TrialFailure(f"not enough requests for p99 at {rate:.4g} requests/s", failure="other")
-    return {"latency_p99_at_rate_s": found}
+def _latency_at(run: _Run, rate: float) -> Estimate:
+    n, left = figures.needed_n(SLO({"p99": 1.0})), run.left_s() - 2.0
+    seconds = figures.window_s(n, rate, times=_AT_RATE, least_s=3.0, most_s=8.0, left_s=left)
+    return figures.p99_at(run.probe(rate, seconds), run.problem.slo)
 
 
-def _latencies(point: OperatingPoint) -> dict[str, float | Estimate]:
-    known = {metric: estimate for metric, estimate in point.latency.items() if estimate is not None}
-    return {**known, "error_ratio": point.error_ratio}
-
-
-def _infeasible(run: _Run, result: RateResult) -> dict[str, float | Estimate]:
-    """No rate holds the SLO: the figures of the lowest rate, with the best attainable p99."""
-    lowest = min(result.probes, key=lambda record: record.rate)
-    metrics: dict[str, float | Estimate] = {"throughput_rps": lowest.throughput_rps, "error_ratio": lowest.error_ratio}
-    if lowest.p50_s is not None:
-        metrics["latency_p50_s"] = lowest.p50_s
-    if result.best_p99_s is not None:
-        metrics["latency_p99_s"] = result.best_p99_s
-    elif lowest.p99_s is not None:
-        metrics["latency_p99_s"] = lowest.p99_s
-    if "latency" in run.problem.objective:
-        metrics["latency_p99_at_rate_s"] = metrics.get("latency_p99_s", run.problem.slo.limit_s * 10)
-    return metrics
-
-
-def _optimistic(run: _Run, rate: float, observer: TreeObserver) -> dict[str, float | Estimate]:
+def _optimistic(run: _Run, rate: float, observer: TreeObserver) -> Figures:
     hourly = _cost_per_hour(run, observer)
     return {"throughput_rps": rate, "cost_per_hour": hourly, "cost_per_million": per_million(hourly, rate)}
 
 
-def _allotted_bytes(run: _Run, observer: TreeObserver) -> float:
-    return run.problem.memory_bytes or MEMORY_MARGIN * observer.peak_bytes
-
-
 def _cost_per_hour(run: _Run, observer: TreeObserver) -> float:
-    return run.problem.prices.per_hour(cores=len(run.server.cores), memory_bytes=_allotted_bytes(run, observer))
+    allotted = run.problem.memory_bytes or MEMORY_MARGIN * observer.peak_bytes
+    return run.problem.prices.per_hour(cores=len(run.server.cores), memory_bytes=allotted)
 
 
-def _priced(run: _Run, metrics: dict[str, float | Estimate], observer: TreeObserver) -> dict[str, float | Estimate]:
+def _priced(run: _Run, found: Figures, observer: TreeObserver) -> Figures:
     hourly = _cost_per_hour(run, observer)
-    metrics |= {"rss_bytes": float(observer.peak_bytes), "cost_per_hour": hourly}
-    rate = metrics["throughput_rps"]
-    if isinstance(rate, Estimate):
-        ends = (per_million(hourly, rate.high) if math.isfinite(rate.high) else -math.inf, per_million(hourly, rate.low))
-        metrics["cost_per_million"] = Estimate(per_million(hourly, rate.value), *ends, rate.n)
-    elif rate > 0:
-        metrics["cost_per_million"] = per_million(hourly, rate)
-    else:
-        raise TrialFailure("no request was answered in time, at any rate", failure="timeout")
-    return metrics
+    return figures.priced(found, cost_per_hour=hourly, peak_bytes=observer.peak_bytes)
 
 
 def _probe(record: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from fettle.core.serving import Machine, Model, Tensors
 from fettle.core.space import Space
 from fettle.core.trial import Constraint, Objective, Params, State, Trial
 from fettle.host.machine import fingerprint, machine
-from fettle.host.redact import redact
+from fettle.host.redact import redact, redact_env
 from fettle.problems.serve import codec
 from fettle.problems.serve.batching import narrowed
 from fettle.problems.serve.confirm import confirm
@@ -33,6 +34,7 @@ OBJECTIVES: Mapping[str, Objective] = {
 PACKAGES = ("fettle", "numpy", "scipy", "onnx", "onnxruntime", "mosec", "uvloop")
 ARRIVALS = ("poisson", "constant")
 _TOP = 3
+_LEAST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ class ServeProblem:
     def from_spec(cls, spec: Mapping[str, Any]) -> "ServeProblem":
         """Rebuilds the problem of a stored study. Raises InvalidInput where the model has changed since."""
         options = {k: v for k, v in spec.items() if k not in ("name", "model", "slo", "slo_text", "objective")}
+        if options.pop("redacted", False):
+            raise InvalidInput(
+                "this study was given a secret, which is not stored with it",
+                "start it again with the same arguments and --name: that goes on from where it was",
+            )
         problem = make(spec["model"]["variants"], slo=spec["slo_text"], objective=spec["objective"], **options)
         for precision, stored in spec["model"]["hashes"].items():
             if problem.model.hashes[precision] != stored:
@@ -137,10 +144,11 @@ class ServeProblem:
         return self.target.defaults(self.model, place(self.machine).server)
 
     def completed(self, trials: Sequence[Trial]) -> "ServeProblem":
-        """Latency is compared at half of the defaults' peak, unless a rate was given."""
+        """Latency is compared at half of the defaults' peak, unless a rate was given; of the first configuration
+        that holds the SLO, where the defaults do not."""
         if self.rate is not None or "latency" not in self.objective:
             return self
-        found = trials[0].artifacts.get("rate") if trials else None
+        found = next((t.artifacts["rate"] for t in trials if "rate" in t.artifacts), None)
         return self if found is None else dataclasses.replace(self, rate=found)
 
     def evaluate(self, params: Params, ctx: Context) -> Metrics:
@@ -203,8 +211,10 @@ def make(
     """Checks everything that can be checked before the first server starts. Raises InvalidInput."""
     limits = _slo(slo)
     chosen = _objectives(objective)
-    if rate is not None and not 0 < rate < math.inf:
+    if rate is not None and not (_is_number(rate) and 0 < rate < math.inf):
         raise InvalidInput(f"expected a rate above 0 requests/s, got {rate!r}", "e.g. --rate 100")
+    if memory_bytes is not None and not (_is_number(memory_bytes) and memory_bytes >= _LEAST_BYTES):
+        raise InvalidInput(f"expected at least {_LEAST_BYTES} bytes of memory, got {memory_bytes!r}", "leave it out")
     if arrivals not in ARRIVALS:
         raise InvalidInput(f"unknown arrivals {arrivals!r}", f"known: {', '.join(ARRIVALS)}")
     here = _machine(cores)
@@ -233,7 +243,7 @@ def make(
         slo=limits,
         objective=chosen,
         space=space,
-        given=_redacted(given),
+        given=_without_secrets(given),
         prices=table,
         rate=rate,
         arrivals=arrivals,
@@ -247,7 +257,8 @@ def make(
 def _slo(slo: "str | Mapping[str, Any]") -> SLO:
     if isinstance(slo, str):
         return SLO.parse(slo)
-    terms = [f"{k}={v}" if isinstance(v, str) else f"{k}={v:.12g}{'' if k == 'errors' else 's'}" for k, v in slo.items()]
+    unit = {"errors": ""}
+    terms = [f"{k}={v}" if isinstance(v, str) else f"{k}={v:.12g}{unit.get(k, 's')}" for k, v in slo.items()]
     return SLO.parse(",".join(terms))
 
 
@@ -262,12 +273,16 @@ def _objectives(objective: "str | Sequence[str]") -> tuple[str, ...]:
     return chosen
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _machine(cores: int | None) -> Machine:
     here = machine()
     if cores is None:
         return here
-    if not 1 <= cores <= len(here.cores):
-        raise InvalidInput(f"expected 1 to {len(here.cores)} cores, got {cores}", "leave --cores out for all of them")
+    if not (isinstance(cores, int) and not isinstance(cores, bool) and 1 <= cores <= len(here.cores)):
+        raise InvalidInput(f"expected 1 to {len(here.cores)} cores, got {cores!r}", "leave --cores out for all of them")
     return Machine(here.cores[:cores], here.memory_bytes, here.facts)
 
 
@@ -279,16 +294,24 @@ def _target(target: "str | Mapping[str, Any]") -> Target:
     kind = registry.load("targets", target["name"])
     options = {k: v for k, v in target.items() if k != "name"}
     make_target = getattr(kind, "from_options", kind)
-    made: Target = make_target(**options)
+    try:
+        made: Target = make_target(**options)
+    except TypeError as error:
+        raise InvalidInput(f"target {target['name']}: {error}", "leave the unknown option out") from error
     return made
 
 
+def _without_secrets(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Secrets in URLs and headers stay out of the journal; `redacted` says that something is missing."""
+    kept: dict[str, Any] = _redacted(given)
+    return kept if json.dumps(kept) == json.dumps(given) else {**kept, "redacted": True}
+
+
 def _redacted(value: Any) -> Any:
-    """Secrets in URLs and headers stay out of the journal."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
-        return {k: _redacted(v) for k, v in value.items()}
+        return {k: redact_env(v) if k == "headers" else _redacted(v) for k, v in value.items()}
     return [_redacted(v) for v in value] if isinstance(value, list | tuple) else value
 
 

@@ -17,6 +17,7 @@ Requests near each other, and those of one probe, err together: the errors are c
 quantile.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _GRID = 1600
 _SERIES = 8.0  # services
 _CLIP = 4.0  # work beyond so many limits changes nothing any more
 _REACH = 1.5
+_PARTS = 14
 _WIDEST = 3.0  # half an interval in the logarithm of the rate: a factor of 20 says nothing known
 _MODEL_SD = 0.01  # what the model itself may be off by, in the logarithm of the rate
 
@@ -69,9 +71,21 @@ class Boundary:
 class _Data:
     """All requests that count, in one array each; `use` masks the warm-up."""
 
-    def __init__(self, probes: Sequence[Counted], limit_s: float, around: float) -> None:
+    def __init__(
+        self,
+        probes: Sequence[Counted],
+        limit_s: float,
+        around: float,
+        *,
+        without: tuple[int, float, float] = (-1, 0.0, 0.0),
+    ) -> None:
         self.probes, self.limit_s, self.around = probes, limit_s, around
-        self.use = np.concatenate([p.scheduled_s >= p.start_s for p in probes])
+        number, begin, end = without
+        masks = [p.scheduled_s >= p.start_s for p in probes]
+        if number >= 0:
+            scheduled = probes[number].scheduled_s
+            masks[number] = masks[number] & ((scheduled < begin) | (scheduled >= end))
+        self.use = np.concatenate(masks)
         latency = np.concatenate([p.latency_s for p in probes])[self.use] / limit_s
         self.latency = np.minimum(np.where(np.isnan(latency), _CLIP, latency), _CLIP)
         self.over = np.concatenate([p.over for p in probes])[self.use]
@@ -130,18 +144,19 @@ def fit_boundary(
 ) -> Boundary:
     """The rate at which the long-run share of requests over the limit is `share`, with its 95 % interval.
 
-    thorough: the interval also covers how far the boundary moves when any one probe is left out (jackknife).
+    thorough: the interval also covers how far the boundary moves when one stretch of time is left out (jackknife).
     """
     data = _Data(probes, limit_s, around)
     theta = _fit(data, share)
     root, slope = _root(data, theta, share)
     variance, freedom = _variance(data, theta, _gradient(data, theta, root, share))
     sd = math.hypot(math.sqrt(variance) / slope, _MODEL_SD)
-    if thorough and len(probes) >= 4:
+    parts = _parts(probes, limit_s) if thorough else []
+    if len(parts) >= 4:
         roots = []
-        for left_out in range(len(probes)):
-            part = _Data([p for i, p in enumerate(probes) if i != left_out], limit_s, around)
-            roots.append(_root(part, _fit(part, share), share)[0])
+        for part in parts:
+            rest = _Data(probes, limit_s, around, without=part)
+            roots.append(_root(rest, _fit(rest, share), share)[0])
         m = len(roots)
         jackknife = math.hypot(math.sqrt((m - 1.0) * float(np.var(roots))), _MODEL_SD)
         if jackknife > sd:
@@ -149,6 +164,17 @@ def fit_boundary(
     half, value = min(_student(freedom) * sd, _WIDEST), around * math.exp(root)
     rate = Estimate(value, value * math.exp(-half), value * math.exp(half), int(data.over.size))
     return Boundary(rate, slope, sd)
+
+
+def _parts(probes: Sequence[Counted], limit_s: float) -> list[tuple[int, float, float]]:
+    """(probe, from, to) in seconds: about _PARTS stretches of like length, long against the queue's memory."""
+    spans = [float(p.scheduled_s[-1]) - p.start_s for p in probes]
+    length = max(sum(spans) / _PARTS, 5.0 * limit_s)
+    parts = []
+    for number, (p, span) in enumerate(zip(probes, spans, strict=True)):
+        edges = np.linspace(p.start_s, p.start_s + span + 1e-9, max(1, round(span / length)) + 1).tolist()
+        parts += [(number, begin, end) for begin, end in itertools.pairwise(edges)]
+    return parts
 
 
 def _fit(data: _Data, share: float) -> Floats:

@@ -38,6 +38,7 @@ Ending = Literal["ok", "infeasible", "not_enough_requests", "stopped", "server_f
 _ODDS = (1.0, 3.0, 1.5, 0.7)  # probes are put where the odds of a slow request are so many times the limit's
 _NEAR = 0.35  # probes further away (in the logarithm of the rate) say nothing about the boundary
 _MAX_BRACKET = 14
+_LEAST_NEAR = 5  # probes near the boundary before the search may end early
 _DOWN, _DEEP_DOWN, _UP = 0.72, 0.5, 1.4
 
 
@@ -64,7 +65,7 @@ class RateSearch:
 
     def seconds(self, slo: SLO) -> float:
         """Length of one probe: long against the time in which a queue at the boundary forgets."""
-        return self.probe_s or min(max(0.5, 20.0 * slo.limit_s), 0.15 * self.budget_s)
+        return self.probe_s or min(max(0.4, 15.0 * slo.limit_s), 0.1 * self.budget_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ class _Search:
     def bracket(self, start_rate: float) -> RateResult | None:
         """Sets low and high around the boundary; a result where the search ends here."""
         rate = start_rate if self.floor_rate is None else self.floor_rate
-        length = 0.5 * self.settings.seconds(self.slo)
+        length = 0.7 * self.settings.seconds(self.slo)
         for _ in range(_MAX_BRACKET):
             samples = self.measure(rate, min(max(length, 25.0 / rate), 0.2 * self.settings.budget_s))
             if _dead(samples):
@@ -208,25 +209,41 @@ class _Search:
     # refine
 
     def refine(self) -> RateResult:
-        settings, length, turn = self.settings, self.settings.seconds(self.slo), 0
+        """Probes near the boundary, then the operating point; if that widens the interval again, more probes."""
+        settings = self.settings
         middle = math.sqrt(self.low * self.high) if math.isfinite(self.high) else self.low * _UP
-        fits = self.fit(middle)
-        while self.used_s + length <= settings.budget_s - self.operating_s:
+        fits = self.approach(self.fit(middle), settings.budget_s - self.operating_s)
+        operating = None
+        if isinstance(fits, dict) and self.operating_s > 0.0:
+            fit = min(fits.values(), key=lambda f: f.rate.value)
+            below = fit.rate.value * math.exp(-min(0.7 * fit.sd_log, 0.08))
+            samples = self.measure(below, self.operating_s)
+            if _dead(samples):
+                return self.end("server_failed", f"the server stopped answering: {_kinds(samples)}")
+            operating = operating_point(samples, self.slo)
+            fits = self.approach(self.fit(fit.rate.value, thorough=True), settings.budget_s)
+        return self.answer(fits, operating) if isinstance(fits, dict) else fits
+
+    def approach(self, fits: dict[str, Boundary], until_s: float) -> dict[str, Boundary] | RateResult:
+        """Probes until the interval is narrow or so many seconds are used; then the thorough fits."""
+        settings, length, turn = self.settings, self.settings.seconds(self.slo), 0
+        while self.used_s + length <= until_s:
             binding = min(fits, key=lambda m: fits[m].rate.value)
             fit = fits[binding]
-            if self.floor_rate is not None and turn >= 2 and fit.rate.high < self.floor_rate:
+            near = len(self.counted(binding, fit.rate.value))
+            if self.floor_rate is not None and near >= 3 and fit.rate.high < self.floor_rate:
                 return self.stopped(fit.rate.high)
-            if turn >= 4 and 1.5 * fit.half_width_ratio <= settings.half_width:
-                thorough = self.fit(fit.rate.value, thorough=True)[binding]
-                if thorough.half_width_ratio <= settings.half_width:
-                    break
+            if near >= _LEAST_NEAR and 1.5 * fit.half_width_ratio <= settings.half_width:
+                fits = self.fit(fit.rate.value, thorough=True)
+                if max(f.half_width_ratio for f in fits.values()) <= settings.half_width:
+                    return fits
             factor = fit.rate_at(_ODDS[turn % len(_ODDS)]) / fit.rate.value
             samples = self.measure(fit.rate.value * min(max(factor, 0.85), 1.15), length)
             turn += 1
             if _dead(samples):
                 return self.end("server_failed", f"the server stopped answering: {_kinds(samples)}")
             fits = self.fit(fit.rate.value)
-        return self.answer(fits)
+        return self.fit(min(f.rate.value for f in fits.values()), thorough=True)
 
     def fit(self, around: float, *, thorough: bool = False) -> dict[str, Boundary]:
         """The boundary by metric; the error ratio only where errors came near its limit."""
@@ -254,19 +271,9 @@ class _Search:
 
     # results
 
-    def answer(self, fits: dict[str, Boundary]) -> RateResult:
-        operating, middle = None, min(f.rate.value for f in fits.values())
-        fits = self.fit(middle, thorough=True)
+    def answer(self, fits: dict[str, Boundary], operating: OperatingPoint | None) -> RateResult:
         binding = min(fits, key=lambda m: fits[m].rate.value)
         fit = fits[binding]
-        if self.operating_s > 0.0:
-            below = fit.rate.value * math.exp(-min(0.7 * fit.sd_log, 0.08))
-            operating = operating_point(self.measure(below, self.operating_s), self.slo)
-            if _dead(self.seen[-1]):
-                return self.end("server_failed", f"the server stopped answering: {_kinds(self.seen[-1])}")
-            fits = self.fit(fit.rate.value, thorough=True)
-            binding = min(fits, key=lambda m: fits[m].rate.value)
-            fit = fits[binding]
         needed = required_n(1.0 - max(self.criteria()[binding], 1e-4))
         if fit.rate.n < needed or fit.half_width_ratio > 0.6:
             return self.end(

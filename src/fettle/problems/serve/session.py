@@ -1,6 +1,7 @@
 """One server's life: laid out, started, proved to be ours, checked, and ended whatever happens."""
 
-import http.client
+import os
+import select
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,16 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from fettle.core.errors import InvalidInput, TrialFailure
+from fettle.core.errors import FettleError, InvalidInput, TrialFailure
 from fettle.core.serving import Launch, Machine, Request, Tensors
 from fettle.host.identity import listens
 from fettle.host.limits import Limits
 from fettle.host.machine import free_port
 from fettle.host.redact import redact
 from fettle.host.supervise import Process, spawn
+from fettle.problems.serve.http import Connection, ResponseError, layout
 
 _POLL_S = 0.02
 _LOG_LINES = 40
+NOTICE_S = 0.5  # after broken connections: the news of the server's end may come a moment later than they
+_BUSY = (429, 503)  # "not now": asked again before it counts as wrong
 TOLERANCE_RATIO = 0.05  # of the reference's norm: batches and threads change the last digits, int8 a little more
 
 
@@ -38,7 +42,7 @@ class Server:
 
     def failure(self, message: str, *, otherwise: str = "other") -> TrialFailure:
         """What went wrong, with the class that the process's end tells; `otherwise` while it lives."""
-        code = self.process.poll()
+        code = self.process.wait(NOTICE_S)
         if self.process.oom_killed():
             return TrialFailure(f"{message}: the server was out of memory", failure="oom", log=self.log())
         if code is not None:
@@ -48,7 +52,13 @@ class Server:
 
 @contextmanager
 def running(
-    make_launch: Callable[[int], Launch], *, folder: Path, machine: Machine, memory_bytes: int, nice: int, start_limit_s: float
+    make_launch: Callable[[int], Launch],
+    *,
+    folder: Path,
+    machine: Machine,
+    memory_bytes: int,
+    nice: int,
+    start_limit_s: float,
 ) -> Iterator[Server]:
     """Starts the server that make_launch(port) describes; its whole process tree is dead on leaving.
 
@@ -59,40 +69,51 @@ def running(
     cores = machine.cores[: launch.cores] if launch.cores else machine.cores
     _lay_out(folder, launch)
     begun = time.monotonic()
-    process = spawn(
-        list(launch.argv),
-        cwd=folder,
-        env=_environment(launch),
-        log_path=folder / "server.log",
-        limits=Limits(cores=cores, memory_bytes=memory_bytes, nice=nice),
-        name="server",
-    )
+    try:
+        process = spawn(
+            list(launch.argv),
+            cwd=folder,
+            env={**os.environ, **launch.env},
+            log_path=folder / "server.log",
+            limits=Limits(cores=cores, memory_bytes=memory_bytes, nice=nice),
+            name="the server",
+        )
+    except FettleError as error:  # no such program, most of all
+        raise TrialFailure(redact(str(error)), failure="crash", log=redact(error.hint)) from error
     try:
         server = Server(process, launch, port, 0.0, cores)
         _await_ready(server, begun + start_limit_s)
         if not listens(process.pids(), port):
-            raise TrialFailure(
-                f"another program answers on port {port}, not this trial's server", failure="start_timeout", log=server.log()
-            )
+            what = f"another program answers on port {port}, not this trial's server"
+            raise TrialFailure(what, failure="start_timeout", log=server.log())
         yield Server(process, launch, port, time.monotonic() - begun, cores)
     finally:
         process.stop()
 
 
 def ask(port: int, request: Request, timeout_s: float) -> tuple[int, bytes]:
-    """One request on a connection of its own: status and body. Raises OSError or HTTPException."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    """One request on a connection of its own: status and body.
+
+    timeout_s bounds all of it, however slowly the answer drips. Raises OSError or ResponseError.
+    """
+    deadline = time.monotonic() + timeout_s
+    connection = Connection(("127.0.0.1", port))
     try:
-        connection.request(request.method, request.path, request.body or None, dict(request.headers))
-        answer = connection.getresponse()
-        return answer.status, answer.read(1 << 28)
+        sent = connection.send(layout(request, "127.0.0.1", port))
+        while (left := deadline - time.monotonic()) > 0:
+            select.select([connection.sock], [] if sent else [connection.sock], [], left)
+            sent = sent or connection.resume()
+            complete, n = connection.receive() if sent else (False, 0)
+            if complete:
+                return connection.response.status, connection.response.body
+            if n < 0:
+                raise ConnectionResetError("the server closed the connection before the end of its answer")
+        raise TimeoutError(f"no whole answer within {timeout_s:.3g} s")
     finally:
         connection.close()
 
 
-def checker(
-    launch: Launch, references: Sequence[Tensors] | None
-) -> Callable[[int, bytes], str]:
+def checker(launch: Launch, references: Sequence[Tensors] | None) -> Callable[[int, bytes], str]:
     """check(index of the item, body of a 200) -> "" or the kind of error."""
 
     def check(index: int, body: bytes) -> str:
@@ -131,12 +152,18 @@ def compare(outputs: Tensors, expected: Tensors) -> str:
 
 
 def verify(server: Server, requests: Sequence[Request], check: Callable[[int, bytes], str], timeout_s: float) -> None:
-    """A few single requests before any load. Raises TrialFailure of class bad_request, or what ended the server."""
+    """A few single requests before any load. Raises TrialFailure: bad_request, timeout, or what ended the server."""
     for index, request in enumerate(requests[:3]):
+        status, body = 0, b""
         try:
-            status, body = ask(server.port, request, timeout_s)
-        except (OSError, http.client.HTTPException) as error:
-            raise server.failure(f"no answer to a single request: {error!r}", otherwise="bad_request") from error
+            for _ in range(3):
+                status, body = ask(server.port, request, timeout_s)
+                if status not in _BUSY:
+                    break
+                time.sleep(0.1)
+        except (OSError, ResponseError) as error:
+            kind = "timeout" if isinstance(error, TimeoutError) else "bad_request"
+            raise server.failure(f"no answer to a single request: {error}", otherwise=kind) from error
         kind = check(index, body) if status == 200 else f"status {status}"
         if kind:
             shown = redact(body[:200].decode("utf-8", "replace"))
@@ -153,7 +180,7 @@ def _await_ready(server: Server, deadline: float) -> None:
             if status == 200:
                 return
             last = f"status {status}"
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ResponseError) as error:
             last = type(error).__name__
         time.sleep(_POLL_S)
     raise server.failure(f"the server was not ready in time (last: {last})", otherwise="start_timeout")
@@ -173,11 +200,7 @@ def _lay_out(folder: Path, launch: Launch) -> None:
             path.symlink_to(content.resolve())
 
 
-def _environment(launch: Launch) -> dict[str, str]:
-    import os
-
-    return {**os.environ, **launch.env}
-
-
 def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit status {code}"
+    if code < 0:
+        return f"signal {-code}"
+    return f"exit status {code}" + ("" if code else "; it has to stay in the foreground")
