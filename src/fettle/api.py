@@ -242,9 +242,6 @@ def _confirm(study: Study, problem: Problem, executor: Executor, budget_s: float
     if not ranked:
         return
     candidates = [log.trials[number] for _, number in ranked]
-    # A baseline that was lost with its worker has been tried again.
-    first = [t for t in log.trials if t.number == 0 or t.parent == 0] if log.experiment.get("baseline") else []
-    baseline = next((t for t in first if t.state is State.COMPLETE), None)
     # What the search left over belongs to the confirmation, too: certainty is what is missing now.
     left = 120.0 if budget_s is None else max(CONFIRM_RATIO * budget_s, budget_s - log.seconds)
     begun = time.monotonic()
@@ -257,7 +254,7 @@ def _confirm(study: Study, problem: Problem, executor: Executor, budget_s: float
             watch.tick(left - (time.monotonic() - begun))
         return payload
 
-    found = list(problem.confirm(candidates, baseline, again, budget_s=left))
+    found = list(problem.confirm(candidates, log.baseline, again, budget_s=left))
     # All at once: a study that was killed here has either no confirmed figures or all of them.
     study.record([Event("remeasured", c.number, c.payload, time.time()) for c in found])
 

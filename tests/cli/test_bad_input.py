@@ -7,9 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from .conftest import MODELS, Fettle, Ran, check, events
+import fettle as package
+from fettle.problems.serve.problem import make
+from fettle.study import Study
+
+from .conftest import MODELS, Fettle, Ran, check, confirmation, events, figures
 
 DIGITS = MODELS / "digits-fp32.onnx"
 SLO = "p99=50ms"
@@ -140,6 +145,25 @@ def test_options(words: list[str], named: list[str], fettle: Fettle, tmp_path: P
     refused(ran, *named)
     assert "\x1b" not in ran.err
     assert not (tmp_path / "fettle.db").exists() or fettle("list", "--json").document["studies"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "word"),
+    [
+        ("image", (4, 3, 7, 7), "float32", "shape"),
+        ("picture", (4, 1, 72, 72), "float32", "picture"),
+        ("image", (0, 1, 72, 72), "float32", "image"),
+        ("image", (4, 1, 72, 72), "U3", "image"),
+    ],
+)
+def test_samples(name: str, shape: tuple[int, ...], dtype: str, word: str, fettle: Fettle) -> None:
+    np.savez("samples.npz", **{name: np.zeros(shape, dtype)})
+    refused(fettle("serve", DIGITS, "--slo", SLO, "--inputs", "samples.npz"), word)
+
+
+def test_samples_are_not_unpickled(fettle: Fettle, tmp_path: Path) -> None:
+    np.savez("samples.npz", image=np.array([{"an": "object"}], dtype=object))
+    refused(fettle("serve", DIGITS, "--slo", SLO, "--inputs", "samples.npz"), "samples.npz")
 
 
 SPACE = "space: {threads: {int: [1, 4]}, a: {choice: {p: {n: {int: [1, 2]}}, q: {n: {int: [1, 2]}}}}}\n"
@@ -278,10 +302,6 @@ def test_another_search_under_the_same_name(fettle: Fettle, finished: Path) -> N
 
 def test_a_model_that_has_changed_or_gone(fettle: Fettle, tmp_path: Path) -> None:
     """Nothing is measured with it any more, but the answer is still read."""
-    from .conftest import confirmation, figures
-    from fettle.problems.serve.problem import make
-    from fettle.study import Study
-
     model = tmp_path / "model.onnx"
     model.write_bytes(DIGITS.read_bytes())
     problem = make(model, slo=SLO)
@@ -303,8 +323,6 @@ def test_a_model_that_has_changed_or_gone(fettle: Fettle, tmp_path: Path) -> Non
 
 
 def test_a_study_of_a_python_function_names_its_script(fettle: Fettle) -> None:
-    import fettle as package
-
     study = package.Study(
         package.Space(x=package.Float(0, 1)), objectives=["loss"], storage="fettle.db", name="mine", algorithm="random"
     )

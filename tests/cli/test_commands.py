@@ -99,7 +99,7 @@ def test_report_and_export(fettle: Fettle, finished: Path, tmp_path: Path) -> No
     ran = fettle("report", "digits", "-o", "page.html", "--json")
     assert (ran.code, ran.document) == (0, {"schema": 1, "study": "digits", "report": "page.html"})
     page = (tmp_path / "page.html").read_text()
-    assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
+    assert page.lower().startswith("<!doctype html>")
     assert fettle("report", "digits").out.strip() == str(tmp_path / "fettle.files" / "digits" / "report.html")
     ran = fettle("export", "digits", "winner", "--json")
     assert ran.code == 0
@@ -123,6 +123,47 @@ def test_doctor(fettle: Fettle) -> None:
     assert {"onnx", "onnxruntime", "mosec", "cgroup", "cores"} <= {c["name"] for c in ran.document["checks"]}
     assert all(c["mend"] for c in ran.document["checks"])
     assert fettle("doctor").code == ran.code
+
+
+@pytest.mark.parametrize(
+    ("rates", "code", "holds"),
+    [
+        ([200.0] * 8 + [100.0] * 2, 0, True),
+        ([200.0] * 7 + [100.0] * 3, 1, False),
+        ([100.0] * 2, 0, None),  # too few to tell
+    ],
+)
+def test_a_prediction_that_does_not_hold_ends_with_1(
+    rates: list[float], code: int, holds: bool | None, fettle: Fettle, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*words: Any, **more: Any) -> list[dict[str, Any]]:
+        noise = {"noise": {"foreign_ratio": 0.02}}
+        return [{"state": "complete", "metrics": {"throughput_rps": r}, "artifacts": noise} for r in rates]
+
+    monkeypatch.setattr(api, "measure", measured)
+    ran = fettle("measure", "digits", "--trial", "1", "--repeat", len(rates), "--json")
+    assert ran.code == code
+    check("measure", ran.document)
+    assert ran.document["prediction"]["throughput_rps"]["holds"] is holds
+    shown = fettle("measure", "digits", "--trial", "1", "--repeat", len(rates))
+    assert shown.code == code
+    assert f"of {len(rates)} inside" in shown.out
+
+
+def test_a_resumed_study_warns_of_another_machine(
+    fettle: Fettle, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fettle.cli import doctor
+
+    stored: dict[str, Any] = dict(events(finished)[0].payload["fingerprint"])
+    assert doctor.differences(stored) == []
+    assert doctor.differences({**stored, "cores": 977}) == [
+        f"cores was 977 when the study began, now it is {stored['cores']}"
+    ]
+    monkeypatch.setattr(doctor, "differences", lambda stored: ["cpu was \x1b[31mother"])
+    ran = fettle("resume", "digits")
+    assert ran.code == 0
+    assert "fettle: warning: cpu was" in ran.err and "\x1b" not in ran.err
 
 
 def test_no_feasible_answer_ends_with_1(fettle: Fettle) -> None:
@@ -212,7 +253,7 @@ def test_options_reach_the_function() -> None:
 def test_variants_take_the_model_along(tmp_path: Path) -> None:
     made = _arguments(DIGITS, "--slo", "p99=50ms", "--model-variant", "int8=other.onnx")
     assert made["model"] == {"fp32": str(DIGITS), "int8": "other.onnx"}
-    assert list(made["model"])[0] == "fp32", "the first one is the reference"
+    assert next(iter(made["model"])) == "fp32", "the first one is the reference"
     (tmp_path / "space.yaml").write_text("space: {n: {int: [1, 2]}}\n")
     words = ["--target", "command", "--command", "srv {port} {n}", "--space", "space.yaml", "--path", "/infer"]
     target = _arguments(DIGITS, "--slo", "p99=50ms", *words)["target"]
@@ -281,7 +322,7 @@ target: command
 command: {command: 'srv {port}', space: space.yaml, headers: {X-Key: a}}
 """
     (tmp_path / "e.yaml").write_text(text)
-    problem, given = experiment.read(tmp_path / "e.yaml")
+    _, given = experiment.read(tmp_path / "e.yaml")
     assert given["model"] == str(tmp_path / "models/m.onnx")
     assert given["memory_bytes"] == 512 << 20
     assert given["prices"] == {"currency": "EUR"}

@@ -76,7 +76,7 @@ serve_options = together(
         help="How requests are spaced.",
     ),
     click.option(
-        "--cores", metavar="N", type=int, help="Cores that the server may have; default: all of this machine."
+        "--cores", metavar="N", type=int, help="Cores that may be used, the load generator's included; default: all."
     ),
     click.option(
         "--memory",

@@ -235,9 +235,10 @@ def _answer(result: Any, as_json: bool) -> None:
 
 def _warn_of_another_machine(result: Any) -> None:
     from fettle.cli.doctor import differences
+    from fettle.report.text import plain
 
     for line in differences(result.study.log.experiment.get("fingerprint") or {}):
-        click.echo(f"fettle: warning: {line}", err=True)
+        click.echo(f"fettle: warning: {plain(line)}", err=True)
 
 
 def main() -> None:

@@ -241,6 +241,16 @@ class TrialLog:
         """Whether a result of this trial at this fidelity counts already: a further one will not."""
         return (number, fidelity) in self._told
 
+    @property
+    def baseline(self) -> Trial | None:
+        """The trial of the defaults, where the study has one: trial 0, or its second try if that was lost."""
+        if not self.experiment.get("baseline") or not self.trials:
+            return None
+        first = self.trials[0]
+        if first.failure != "lost":
+            return first
+        return next((t for t in self.trials if t.parent == 0), first)
+
     def outcome(self, trial: Trial) -> Outcome:
         return outcome(trial, self.objectives, self.constraints)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fettle.core.errors import FettleError
 from fettle.core.protocols import Evaluator, Job
 from fettle.core.result import from_error, reported, result
 from fettle.core.trial import Report, State
@@ -116,7 +117,7 @@ def evaluate_job(evaluate: Evaluator, ctx: TrialContext) -> dict[str, Any]:
         payload = result(evaluate(dict(ctx.job.params), ctx), state=State.STOPPED if ctx.stopped else State.COMPLETE)
     except Exception as error:  # an evaluator's exception never ends a study
         payload = _failed(error)
-        if payload.get("failure") == "other" and "artifacts" not in payload:
+        if not isinstance(error, FettleError) and payload.get("failure") == "other":  # a fault of its own
             payload["artifacts"] = {"log": traceback.format_exc(limit=-8)[-4000:]}
     payload["fidelity"] = ctx.fidelity
     own = {"wall_s": time.perf_counter() - begun, "cpu_s": time.process_time() - cpu}

@@ -8,6 +8,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class _Worker:
     loading: bool = False  # the evaluator has not been called yet
     stop_at: float | None = None  # asked to stop: killed at this time
     last: Mapping[str, float] | None = None
+    kept: bool = False  # it holds something between trials
 
 
 class ProcessExecutor:
@@ -99,6 +101,13 @@ class ProcessExecutor:
                 worker.stop_at = time.monotonic() + _GRACE_S
 
     def close(self) -> None:
+        leaving = [w for w in self._workers if w.job is None and w.kept]
+        for worker in leaving:  # what they keep is stopped in its own way; all else is killed
+            with suppress(BrokenPipeError):
+                worker.pipe.send(pickle.dumps(("end", None)))
+        give_up = time.monotonic() + _GRACE_S
+        for worker in leaving:
+            worker.process.wait(max(0.0, give_up - time.monotonic()))
         for worker in list(self._workers):
             self._end(worker)
 
@@ -143,9 +152,9 @@ class ProcessExecutor:
                     worker.stop_at = time.monotonic() + _GRACE_S
                 worker.pipe.send(pickle.dumps(go_on))
             else:
-                worker.job = None
+                worker.job, worker.kept = None, value["kept"]
                 self._events.append(Event("told", number, value["payload"], time.time()))
-                if not value["kept"] and len(worker.process.pids()) > 1:
+                if not worker.kept and len(worker.process.pids()) > 1:
                     self._end(worker)  # the trial has left processes behind
         except (EOFError, BrokenPipeError):
             self._died(worker)

@@ -24,7 +24,7 @@ def answer(
     best, front, reason: of `core.answer`. artifacts: name -> path of what was exported or written.
     """
     winner = None if best is None else effective(log.trials[best])
-    baseline = effective(log.trials[0]) if log.experiment.get("baseline") and log.trials else None
+    baseline = None if log.baseline is None else effective(log.baseline)
     closest = None if winner else _closest(log)
     objective = log.objectives[0] if log.objectives else None
     found = {
@@ -77,7 +77,7 @@ def summarise(
         constraints=log.constraints,
         rows=rows,
         winner=None if best is None else rows[best],
-        defaults=rows[0] if document["baseline"] else None,
+        defaults=None if log.baseline is None else rows[log.baseline.number],
         closest=rows[closest["number"]] if closest else None,
         headline="",
     )
@@ -88,7 +88,7 @@ def _row(log: TrialLog, first: Trial, best: int | None) -> Row:
     trial = effective(first)
     passed = first.confirmed is None or first.confirmed.get("passed", True) is not False
     feasible = trial.state is State.COMPLETE and passed and log.outcome(trial).feasible
-    is_default = bool(log.experiment.get("baseline")) and first.number == 0
+    is_default = log.baseline is not None and first.number == log.baseline.number
     role = "winner" if first.number == best else "defaults" if is_default else ""
     return Row(trial, first, role, feasible, tuple(_marks(first)))
 

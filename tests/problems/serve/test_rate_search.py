@@ -124,7 +124,7 @@ def test_a_dying_server_is_a_result():
 def test_a_fading_server_is_flagged():
     slo = SLO({"p99": 0.05})
     steady = search(server(ServerLaw(item_s=0.002, noise="deterministic"), slo, 0).probe, slo, start_rate=400.0)
-    fading = ServerLaw(item_s=0.002, noise="deterministic", fade=0.15)
+    fading = ServerLaw(item_s=0.002, noise="deterministic", fade=0.04)
     drifting = search(server(fading, slo, 0).probe, slo, start_rate=400.0)
     assert not steady.drifting
     assert drifting.drifting

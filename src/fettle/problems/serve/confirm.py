@@ -20,6 +20,7 @@ _LEAST_ROUNDS = 2
 _BELOW = 0.97  # the reported rate lies a little below the boundary that the searches have found
 _STEP_DOWN = 0.95  # to the next lower rate, where a reported rate does not hold the SLO again
 _STEPS = 4
+_MANY = 1000
 _FLOOR_SD = 0.005  # of the logarithm: no two fresh servers agree better than half a per cent for certain
 
 
@@ -54,28 +55,24 @@ def confirm(
 
     candidates: the best first. reported: those whose figures stand in the answer whatever wins, the defaults
     first; their rates are tested, too. Of the others, the best by the rounds is tested, and the next one only
-    where it fails. Nothing starts that would probably not end within budget_s, save what an answer needs:
-    one search of the best and of the defaults, and tests of the best one's rate.
+    where it fails. Nothing starts that would probably not end within budget_s, save what an answer needs: a
+    search of the best and of the defaults, and tests of the best one's rate; a short budget leaves out the others.
     """
     begun = clock()
     run = _Run(measure, clock, begun + budget_s, ("throughput_rps", *(o.metric for o in objectives)))
     pool = [_Candidate(t.number, t.params, _rate(t), t.source != "outside") for t in candidates]
-    # First come those without whom there is no answer: a short budget leaves out the last.
-    best = pool[0].number
-    pool.sort(key=lambda c: (c.number != best, c.number not in reported[:1]))
+    best, tests = pool[0].number, 1 + len(reported)
+    pool.sort(key=lambda c: (c.number != best, c.number not in reported[:1], c.number not in reported))
     least = len({best, *reported[:1]})
-    tests = 1 + len(reported)
+    for candidate in pool[:least]:
+        run.search(candidate)
+    # Two rounds of fewer candidates tell more than one of all: spread takes repetition.
+    taking = pool[: max(least, (least + run.room(tests)) // _LEAST_ROUNDS)]
     for round_ in range(MAX_ROUNDS):
-        turn = round_ % len(pool)
-        for place, candidate in enumerate(pool[turn:] + pool[:turn]):
-            necessary = round_ == 0 and place < least
-            after = tests if round_ >= _LEAST_ROUNDS else 1  # runs that have to fit in behind this one
-            if not necessary and not run.fits(1 + after):
-                break
-            run.search(candidate)
-        else:
-            continue
-        break
+        turn = round_ % len(taking)
+        for candidate in taking[turn:] + taking[:turn]:
+            if len(candidate.rounds) == round_ and run.room(tests) >= 1:
+                run.search(candidate)
     sign = {"minimize": 1.0, "maximize": -1.0}[objectives[0].goal]
     ranked = sorted((c for c in pool if c.good), key=lambda c: sign * _centre(c, objectives[0].metric))
     for candidate in ranked:
@@ -83,7 +80,7 @@ def confirm(
         if candidate.passed is not None and candidate.may_win:
             break
     for candidate in ranked:
-        if candidate.number in reported and not candidate.tested and run.fits(1):
+        if candidate.number in reported and not candidate.tested and run.room(0) >= 1:
             run.verify(candidate)
     spread = _pooled(pool, objectives[0].metric)
     reference = next((c for c in pool if c.number in reported[:1]), None)
@@ -101,9 +98,10 @@ class _Run:
     wanted: tuple[str, ...]  # metrics that a good round has
     longest_s: float = 0.0
 
-    def fits(self, runs: int) -> bool:
-        """Whether so many more measurements would end in time."""
-        return self.clock() + runs * self.longest_s <= self.end
+    def room(self, kept: int) -> int:
+        """How many measurements would still end in time, beyond so many that are kept for later."""
+        left_s = self.end - self.clock()
+        return max(0, int(left_s / self.longest_s) - kept) if self.longest_s > 0 else _MANY
 
     def _once(self, candidate: _Candidate, mode: str, rate: float) -> Mapping[str, Any]:
         begun = self.clock()
@@ -127,7 +125,7 @@ class _Run:
         candidate.tested = True
         rate = _BELOW * _centre(candidate, "throughput_rps")
         for step in range(_STEPS):
-            if step > 1 and not self.fits(1):
+            if step > 1 and self.room(0) < 1:
                 return
             payload = self._once(candidate, "rate", rate)
             if _good(payload):

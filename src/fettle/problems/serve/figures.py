@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from fettle.core.errors import TrialFailure
 from fettle.core.trial import Estimate
 from fettle.problems.serve.cost import per_million
-from fettle.problems.serve.operating_point import OperatingPoint, operating_point
-from fettle.problems.serve.samples import Samples, percentile, required_n
+from fettle.problems.serve.operating_point import OperatingPoint, operating_point, warmup_s
+from fettle.problems.serve.samples import Floats, Samples, percentile, required_n
 from fettle.problems.serve.slo import METRICS, PERCENTILES, SLO
 
 Figures = dict[str, float | Estimate]
@@ -32,7 +32,8 @@ def judged(point: OperatingPoint, slo: SLO) -> OperatingPoint:
     """The point, if it could be judged. Raises TrialFailure: with too few requests there is no figure."""
     if point.holds is None:
         lacking = [name for name in slo.latency_s if point.latency[METRICS[name]] is None]
-        raise not_enough(f"{', '.join(lacking)} at {point.rate:.4g} requests/s, there were {point.n}")
+        bursts = ", the slow ones in bursts" if point.n >= needed_n(slo) else ""
+        raise not_enough(f"{', '.join(lacking)} at {point.rate:.4g} requests/s, there were {point.n}{bursts}")
     return point
 
 
@@ -62,26 +63,36 @@ def p99_at(samples: Samples, slo: SLO) -> Estimate:
 
 
 def infeasible(samples: Samples, slo: SLO, *, at_rate: bool) -> Figures:
-    """No rate holds the SLO: what the lowest one gave, the best attainable. at_rate: latency is an objective."""
-    point = operating_point(samples, slo)
-    figures: Figures = {"throughput_rps": samples.throughput_rps, **latencies(point)}
-    for name in slo.latency_s:  # that it is over its limit is certain, its interval is not
-        raw = percentile(samples.latency_s, PERCENTILES[name])
-        if METRICS[name] not in figures and math.isfinite(raw) and samples.n >= required_n(PERCENTILES[name]):
-            figures[METRICS[name]] = raw
+    """No rate holds the SLO: what the lowest one gave, the best attainable. at_rate: latency is an objective.
+
+    A percentile for which the requests do not suffice is given as a lower bound (high = inf); one that is under
+    its limit all the same is left out, as the trial must not pass for feasible.
+    """
+    point, latency = operating_point(samples, slo), samples.after(warmup_s(samples.seconds, slo))
+    found: Figures = {"throughput_rps": samples.throughput_rps, **latencies(point)}
+    for name in {**slo.latency_s, "p99": 0.0}:
+        bound_s = _at_least(latency, PERCENTILES[name])
+        if METRICS[name] not in found and slo.latency_s.get(name, 0.0) < bound_s < math.inf:
+            found[METRICS[name]] = Estimate(bound_s, bound_s, math.inf, point.n)
     if at_rate:
-        found = figures.get("latency_p99_s", min(slo.latency_s.values()))
-        bound = found.value if isinstance(found, Estimate) else found
-        figures["latency_p99_at_rate_s"] = Estimate(bound, bound, math.inf, point.n)
-    return figures
+        known = found.get("latency_p99_s", min(slo.latency_s.values()))
+        bound_s = known.low if isinstance(known, Estimate) else known
+        found["latency_p99_at_rate_s"] = Estimate(bound_s, bound_s, math.inf, point.n)
+    return found
 
 
-def best_attainable(figures: Mapping[str, float | Estimate]) -> str:
+def _at_least(latency_s: Floats, q: float) -> float:
+    """Lower 97.5 % bound of the quantile q from order statistics; NaN without requests."""
+    spread = 1.96 * math.sqrt(q * (1.0 - q) / max(1, latency_s.size))
+    return percentile(latency_s, max(0.0, q - spread))
+
+
+def best_attainable(found: Mapping[str, float | Estimate]) -> str:
     """For the reason of an infeasible trial."""
-    found = figures.get("latency_p99_s")
-    if found is None:
+    p99 = found.get("latency_p99_s")
+    if not isinstance(p99, Estimate):
         return ""
-    return f"; the best attainable p99 is {(found.value if isinstance(found, Estimate) else found) * 1e3:.4g} ms"
+    return f"; the best attainable p99 is {'' if math.isfinite(p99.high) else 'at least '}{p99.value * 1e3:.4g} ms"
 
 
 def priced(figures: Figures, *, cost_per_hour: float, peak_bytes: float) -> Figures:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FOREIGN_RATIO = 0.10  # of the machine: more than that taken by others marks a measurement
 MEMORY_MARGIN = 1.3  # allotted memory over the peak
 _CALM_WAIT_S = 10.0
+_NO_END = {"timeout", "stalled", "unfinished"}  # kinds of error of answers that did not come in time
 _LIMIT_S = 60.0  # for a trial that nobody has given a limit
 _LOCK_S = 600.0  # waiting for another study's measurement, where the trial has no limit
 _LOCK_RATIO = 0.4  # of its limit, where it has one
@@ -148,7 +149,7 @@ def _figures(run: _Run, mode: str, rate: float | None, observer: TreeObserver) -
     run.check(warm)
     if not warm.completed:
         kinds = ", ".join(f"{kind} x {count}" for kind, count in warm.errors.items())
-        otherwise = "timeout" if set(warm.errors) <= {"timeout"} else "bad_request"
+        otherwise = "timeout" if set(warm.errors) <= _NO_END else "bad_request"
         raise run.server.failure(f"no good answer under load ({kinds or 'none at all'})", otherwise=otherwise)
     if mode == "rate" and rate is not None:
         return _priced(run, _at_rate(run, rate), observer)
@@ -243,7 +244,7 @@ def _operating(run: _Run, boundary: float) -> OperatingPoint:
     slo, rate = run.problem.slo, boundary
     n = figures.needed_n(slo)
     point = None
-    for step in (0.96, 0.95, 0.93):
+    for step in (0.96, 0.95, 0.93, 0.8):
         if point is not None and run.left_s() < 2.5:
             break
         rate *= step

@@ -217,12 +217,11 @@ def make(
         raise InvalidInput(f"expected at least {_LEAST_BYTES} bytes of memory, got {memory_bytes!r}", "leave it out")
     if arrivals not in ARRIVALS:
         raise InvalidInput(f"unknown arrivals {arrivals!r}", f"known: {', '.join(ARRIVALS)}")
-    here = _machine(cores)
+    here, made, table = _machine(cores), _target(target), Prices.load(prices)
     shapes = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
     samples_path = None if inputs is None else Path(inputs).absolute()
     paths = {k: Path(v).absolute() for k, v in model.items()} if isinstance(model, Mapping) else Path(model).absolute()
     loaded = load_model(paths, input_shapes=shapes, inputs=samples_path)
-    made = _target(target)
     space = narrowed(made.space(loaded, place(here).server), fix, params)
     given = {
         "target": dict(target) if isinstance(target, Mapping) else target,
@@ -231,7 +230,7 @@ def make(
         "params": {k: list(v) for k, v in (params or {}).items()},
         "inputs": None if samples_path is None else str(samples_path),
         "input_shapes": {k: list(v) for k, v in shapes.items()},
-        "prices": dataclasses.asdict(table := Prices.load(prices)),
+        "prices": dataclasses.asdict(table),
         "cores": cores,
         "memory_bytes": memory_bytes,
         "arrivals": arrivals,
@@ -297,7 +296,9 @@ def _target(target: "str | Mapping[str, Any]") -> Target:
     try:
         made: Target = make_target(**options)
     except TypeError as error:
-        raise InvalidInput(f"target {target['name']}: {error}", "leave the unknown option out") from error
+        given = ", ".join(options) or "none"
+        what = f"target {target['name']} does not take these options: {given} ({error})"
+        raise InvalidInput(what, "leave out what it does not know") from error
     return made
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from fettle.core.trial import Estimate
 from fettle.problems.serve.samples import Floats
 
-_PRIOR_MEAN = np.array([0.0, 8.0, 2.0])  # b0, b1, b2: weak, against separation
+_PRIOR_MEAN = np.array([0.0, 8.0, 8.0])  # b0, b1, b2: weak, against separation
 _PRIOR_SD = np.array([20.0, 8.0, 4.0])
 _VISIBLE = 0.005  # share of the latencies' variance
 _CAPACITIES = np.linspace(-0.3, 1.5, 30)  # tried, relative to the rate looked around
@@ -37,7 +37,7 @@ _CLIP = 4.0  # work beyond so many limits changes nothing any more
 _REACH = 1.5
 _PARTS = 14
 _WIDEST = 3.0  # half an interval in the logarithm of the rate: a factor of 20 says nothing known
-_MODEL_SD = 0.01  # what the model itself may be off by, in the logarithm of the rate
+_MODEL_SD = 0.015  # what the model itself may be off by, in the logarithm of the rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def fit_boundary(
         roots = []
         for part in parts:
             rest = _Data(probes, limit_s, around, without=part)
-            roots.append(_root(rest, _fit(rest, share), share)[0])
+            roots.append(_root(rest, _fit(rest, share, theta), share)[0])
         m = len(roots)
         jackknife = math.hypot(math.sqrt((m - 1.0) * float(np.var(roots))), _MODEL_SD)
         if jackknife > sd:
@@ -177,22 +177,27 @@ def _parts(probes: Sequence[Counted], limit_s: float) -> list[tuple[int, float, 
     return parts
 
 
-def _fit(data: _Data, share: float) -> Floats:
-    """b0, b1, b2, log(capacity / around)"""
-    log_capacity = _capacity(data)
-    start = np.array([math.log(share / (1.0 - share)) - 2.0, 8.0, 2.0])
+def _fit(data: _Data, share: float, near: Floats | None = None) -> Floats:
+    """b0, b1, b2, log(capacity / around); near: a fit of nearly the same requests to begin from."""
+    log_capacity = _capacity(data) if near is None else _finer(data, float(near[3]))
+    start = near[:3] if near is not None else np.array([math.log(share / (1.0 - share)) - 2.0, 8.0, 8.0])
     return np.append(_logistic(data, data.around * math.exp(log_capacity), start), log_capacity)
 
 
 def _capacity(data: _Data) -> float:
     """log(capacity / around) of the fluid server whose waiting work explains the latencies best (least squares)."""
-    if min(_residual(data, g)[1] for g in _CAPACITIES) > (1.0 - _VISIBLE) * float(np.var(data.latency)) * data.over.size:
+    errors = [_residual(data, g)[1] for g in _CAPACITIES]
+    if min(errors) > (1.0 - _VISIBLE) * float(np.var(data.latency)) * data.over.size:
         return float(_CAPACITIES[-1])  # no queue to be seen: the work explains nothing
-    grid, width = _CAPACITIES, 0.07
-    for _ in range(3):
-        errors = [_residual(data, g)[1] for g in grid]
-        best = float(grid[int(np.argmin(errors))])
-        grid, width = np.linspace(best - width, best + width, 9), width / 4.0
+    return _finer(data, float(_CAPACITIES[int(np.argmin(errors))]))
+
+
+def _finer(data: _Data, best: float) -> float:
+    if best >= _CAPACITIES[-1]:
+        return best
+    for width in (0.07, 0.018):
+        grid = np.linspace(best - width, best + width, 9)
+        best = float(grid[int(np.argmin([_residual(data, g)[1] for g in grid]))])
     return best
 
 
@@ -213,10 +218,10 @@ def _logistic(data: _Data, capacity: float, start: Floats) -> Floats:
     for _ in range(8):
         p = _expit(X @ b)
         gradient = X.T @ (data.over - p) - precision * (b - _PRIOR_MEAN[:3])
-        hessian = (X * (p * (1.0 - p))[:, None]).T @ X + np.diag(precision)
+        hessian = _gram(X, X * (p * (1.0 - p))[:, None]) + np.diag(precision)
         step = np.linalg.solve(hessian, gradient)
         b = b + step * min(1.0, 4.0 / max(1e-9, float(np.abs(step).max())))
-        b[1], b[2] = max(b[1], 0.3), max(b[2], 0.0)
+        b[1], b[2] = max(b[1], 0.3), max(b[2], 1.0)
         if float(np.abs(step).max()) < 1e-4:
             break
     return b
@@ -267,11 +272,13 @@ def _variance(data: _Data, theta: Floats, gradient: Floats) -> tuple[float, floa
     p = _expit(X @ theta[:3])
     precision = np.diag(1.0 / _PRIOR_SD**2)
     weighted = X * (p * (1.0 - p))[:, None]
-    information = weighted.T @ X
+    information = _gram(weighted, X)
     lever = np.linalg.solve(information + precision, gradient[:3])
     residual, _, factor = _residual(data, theta[3])
     plane = X[:, :2]
-    direction = factor * (by_capacity - plane @ np.linalg.lstsq(plane, by_capacity, rcond=None)[0])
+    direction = factor * (
+        by_capacity - plane @ np.linalg.solve(_gram(plane, plane) + 1e-9 * np.eye(2), by_capacity @ plane)
+    )
     through = float(gradient[3] - lever @ (weighted.T @ (theta[1] * by_capacity)))
     by_latency = through * residual * direction / max(float(direction @ direction), 1e-12)
     influence = (X @ lever) * (data.over - p) + by_latency
@@ -288,6 +295,12 @@ def _variance(data: _Data, theta: Floats, gradient: Floats) -> tuple[float, floa
         if value > worst:
             worst, freedom = value, max(2.5, min(count - 1.0, 2.0 * effective))
     return worst, freedom
+
+
+def _gram(left: Floats, right: Floats) -> Floats:
+    """left' right for tall thin matrices, without the threads that a BLAS would start for them."""
+    result: Floats = np.einsum("ni,nj->ij", left, right)
+    return result
 
 
 def _student(freedom: float) -> float:

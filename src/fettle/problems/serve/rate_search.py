@@ -172,6 +172,8 @@ class _Search:
             if self.low and math.isfinite(self.high):
                 rate = math.sqrt(self.low * self.high)
             else:
+                if factor > 1.0 and not self.low and self.load_matters_not():
+                    break
                 rate *= _UP if factor <= 1.0 else (_DEEP_DOWN if samples.oversaturated or factor > 20.0 else _DOWN)
             starving = rate * (self.settings.budget_s - self.used_s) < required_n(0.9)
             if self.used_s >= self.settings.budget_s - self.operating_s or (not self.low and starving):
@@ -191,6 +193,12 @@ class _Search:
             low, _ = wilson(float(over.mean()), over.size / inflation)
             worst, sure = max(worst, float(over.mean()) / max(share, 1e-9)), sure or low > share
         return worst, sure
+
+    def load_matters_not(self) -> bool:
+        """Nearly every request was too slow, and at half the rate it was the same."""
+        last = [s for s in self.seen if not s.oversaturated][-2:]
+        worst = [max(float(self.over(s, metric).mean()) for metric in self.criteria()) for s in last]
+        return len(last) == 2 and min(worst) > 0.9 and last[1].offered_rate <= 0.6 * last[0].offered_rate
 
     def criteria(self) -> dict[str, float]:
         """Metric -> share of requests that may be over its limit."""
@@ -342,7 +350,26 @@ class _Search:
         """Latency rises within several probes at rates that the server can bear (a full queue wanders anyway)."""
         allowed = self.criteria()
         calm = [r for r in records if all(share <= 2.0 * allowed[metric] for metric, share in r.over.items())]
-        return sum(UNSTEADY in r.marks for r in calm) >= max(2, len(calm) // 3)
+        if sum(UNSTEADY in r.marks for r in calm) >= max(2, len(calm) // 3):
+            return True
+        return _trend([s for s in self.seen[1:] if not s.oversaturated and s.completed])
+
+
+def _trend(seen: list[Samples]) -> bool:
+    """Whether median latency rises or falls from probe to probe beyond what their rates explain (regression)."""
+    if len(seen) < 8:
+        return False
+    y = np.log([s.percentile(0.5) if s.completed > s.n / 2 else math.inf for s in seen])
+    rates = np.log([s.offered_rate for s in seen])
+    keep = np.isfinite(y) & (np.abs(rates - np.median(rates)) < 0.3)
+    if keep.sum() < 8:
+        return False
+    time = np.linspace(0.0, 1.0, len(seen))[keep]
+    X = np.column_stack([np.ones(time.size), rates[keep] - rates[keep].mean(), time])
+    covariance = np.linalg.pinv(X.T @ X)
+    b = covariance @ X.T @ y[keep]
+    spread = float(np.sum((y[keep] - X @ b) ** 2)) / (time.size - 3)
+    return bool(abs(b[2]) > max(0.1, 4.0 * math.sqrt(spread * covariance[2, 2])))
 
 
 def _dead(samples: Samples) -> bool:
