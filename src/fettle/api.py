@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,12 @@ from fettle.core.errors import InvalidInput
 from fettle.core.protocols import Executor, Job, Problem
 from fettle.core.trial import Event, State, Trial
 from fettle.loop import Watch
+from fettle.proposing import Limits
 from fettle.study import Study
 
 CONFIRM_RATIO = 0.25  # of the budget, kept for measuring the best again
 TRIAL_RATIO = 0.2  # of the budget, at most, for one trial
+_ALONE_S = 900.0  # at most so long a measurement waits for those of another study
 _HOPELESS = 8  # failed trials and none completed: something is wrong with all of them
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -164,7 +167,8 @@ def measure(
     try:
         payloads = []
         for _ in range(repeat):
-            payload = _measure_once(study, problem, executor, trial or 0, chosen, {"mode": "search", "rate": rate})
+            with _alone(problem, study, watch):
+                payload = _measure_once(study, problem, executor, trial or 0, chosen, {"mode": "search", "rate": rate})
             payloads.append(payload)
             if trial is not None:
                 again = {"source": "measure", "wall_s": 0.0, **payload}
@@ -214,21 +218,42 @@ def _search(
         study.enqueue(baseline, note="the server's defaults", baseline=True)
     limit = None if budget_s is None else TRIAL_RATIO * budget_s
     started = -1
-    while study.log.started > started:  # one at a time: what the first ones show may complete the problem
-        started = study.log.started
+    while study.log.started > started or _others_run(study):
+        started = study.log.started  # one at a time: what the first ones show may complete the problem
         left = None if budget_s is None else (1 - CONFIRM_RATIO) * budget_s - study.log.seconds
         if left is not None and left <= 0:
             return
         problem = problem.completed(study.trials)
-        study.run(
-            problem.evaluate,
-            trials=started + 1 if trials is None else min(trials, started + 1),
-            timeout_s=left,
-            executor=executor,
-            trial_limit_s=limit,
-            failures=_HOPELESS,
-            watch=watch,
-        )
+        with _alone(problem, study, watch):
+            study.run(
+                problem.evaluate,
+                trials=started + 1 if trials is None else min(trials, started + 1),
+                timeout_s=left,
+                executor=executor,
+                trial_limit_s=limit,
+                failures=_HOPELESS,
+                watch=watch,
+            )
+
+
+@contextmanager
+def _alone(problem: Problem, study: Study, watch: Watch | None) -> Iterator[None]:
+    """Waits, outside any trial's time and the budget, until nobody else measures on this machine."""
+    if watch is not None:
+        watch.on_progress(len(study.log.trials), {"phase": "waiting for the machine"})
+    with problem.alone(_ALONE_S):
+        yield
+
+
+def _others_run(study: Study) -> bool:
+    """Waits for trials of other processes: they end, or their leases run out and they are lost. True if there were
+    any. Whoever has died a moment ago, and was resumed, is such a process, too."""
+    waited = False
+    while study.log.running:
+        waited = True
+        time.sleep(0.2)
+        study.propose(0, Limits(), lease_s=None)
+    return waited
 
 
 def _confirm(study: Study, problem: Problem, executor: Executor, budget_s: float | None, watch: Watch | None) -> None:
@@ -244,7 +269,6 @@ def _confirm(study: Study, problem: Problem, executor: Executor, budget_s: float
     candidates = [log.trials[number] for _, number in ranked]
     # What the search left over belongs to the confirmation, too: certainty is what is missing now.
     left = 120.0 if budget_s is None else max(CONFIRM_RATIO * budget_s, budget_s - log.seconds)
-    begun = time.monotonic()
 
     def again(params: Any, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         number = next((t.number for t in log.trials if t.params == params), 0)
@@ -254,7 +278,9 @@ def _confirm(study: Study, problem: Problem, executor: Executor, budget_s: float
             watch.tick(left - (time.monotonic() - begun))
         return payload
 
-    found = list(problem.confirm(candidates, log.baseline, again, budget_s=left))
+    with _alone(problem, study, watch):
+        begun = time.monotonic()
+        found = list(problem.confirm(candidates, log.baseline, again, budget_s=left))
     # All at once: a study that was killed here has either no confirmed figures or all of them.
     study.record([Event("remeasured", c.number, c.payload, time.time()) for c in found])
 

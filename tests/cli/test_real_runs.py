@@ -18,6 +18,12 @@ SLO = "p90=200ms"  # p99 would take more requests than so short a trial has
 pytestmark = pytest.mark.medium
 
 
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock on measuring lies in the temporary folder: another test's measurement must not fail these."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
 def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "fettle.cli.main", *map(str, words)]
 

@@ -261,6 +261,11 @@ class Problem(Protocol):
         """The problem with what the first trials have shown filled in, such as a rate to compare at."""
         ...
 
+    def alone(self, timeout_s: float) -> AbstractContextManager[None]:
+        """The right to measure, where measurements on one machine disturb one another. Raises FettleError when
+        others have it for longer than timeout_s."""
+        ...
+
     def evaluate(self, params: Params, ctx: Context) -> Metrics: ...
 
     def measure(self, settings: Mapping[str, Any], params: Params, ctx: Context) -> Metrics:

@@ -121,13 +121,22 @@ def test_a_dying_server_is_a_result():
     assert result.ending == "server_failed" and "reset" in result.reason
 
 
-def test_a_fading_server_is_flagged():
+def test_a_server_that_fades_within_a_probe_is_marked():
     slo = SLO({"p99": 0.05})
-    steady = search(server(ServerLaw(item_s=0.002, noise="deterministic"), slo, 0).probe, slo, start_rate=400.0)
-    fading = ServerLaw(item_s=0.002, noise="deterministic", fade=0.04)
-    drifting = search(server(fading, slo, 0).probe, slo, start_rate=400.0)
-    assert not steady.drifting
-    assert drifting.drifting
+    calm = measure_at(server(ServerLaw(item_s=0.002, noise="deterministic"), slo, 0).probe, 300.0, slo, 3.0)
+    fading = ServerLaw(item_s=0.002, noise="deterministic", fade=0.12)
+    assert "unsteady" not in calm.record.marks
+    assert "unsteady" in measure_at(server(fading, slo, 0).probe, 300.0, slo, 3.0).record.marks
+
+
+@pytest.mark.medium
+def test_a_server_that_fades_through_the_search_gets_no_narrow_interval():
+    slo = SLO({"p99": 0.05})
+    for seed in range(4):
+        fading = ServerLaw(item_s=0.002, noise="deterministic", fade=0.04)
+        result = search(server(fading, slo, seed).probe, slo, start_rate=400.0)
+        if result.rate is not None:
+            assert result.drifting or (result.rate.high - result.rate.low) / 2.0 / result.rate.value > 0.1
 
 
 def test_errors_bind_where_latency_does_not():

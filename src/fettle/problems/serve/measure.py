@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fettle.core.errors import FettleError, TrialFailure, TrialStopped
+from fettle.core.errors import TrialFailure, TrialStopped
 from fettle.core.protocols import Context
 from fettle.core.trial import Estimate, Params
-from fettle.host.machine import machine_lock
 from fettle.host.observe import ForeignLoad, TreeObserver, TreeUsage
 from fettle.host.redact import redact
 from fettle.problems.serve import figures
@@ -32,8 +31,6 @@ MEMORY_MARGIN = 1.3  # allotted memory over the peak
 _CALM_WAIT_S = 10.0
 _NO_END = {"timeout", "stalled", "unfinished"}  # kinds of error of answers that did not come in time
 _LIMIT_S = 60.0  # for a trial that nobody has given a limit
-_LOCK_S = 600.0  # waiting for another study's measurement, where the trial has no limit
-_LOCK_RATIO = 0.4  # of its limit, where it has one
 _OPERATING, _AT_RATE = 2.4, 4.0  # times the requests that the percentile takes, as slow ones come in bursts
 
 
@@ -83,17 +80,10 @@ def evaluate(
 
     Raises TrialFailure with its class, or TrialStopped where the incumbent cannot be beaten any more.
     """
-    begun = time.monotonic()
     limit_s = min(ctx.deadline_s, 2 * _LIMIT_S) if ctx.deadline_s else _LIMIT_S
+    end = time.monotonic() + 0.92 * limit_s - 1.0  # what is left of the limit is for ending the server
     placement = place(problem.machine)
     with ExitStack() as stack:
-        ctx.progress({"phase": "waiting for the machine"})
-        try:
-            stack.enter_context(machine_lock(_LOCK_RATIO * ctx.deadline_s if ctx.deadline_s else _LOCK_S))
-        except FettleError as error:
-            raise TrialFailure(f"{error}; {error.hint}", failure="other") from error
-        # What is left of the limit is for ending the server. Waiting counts: the executor's clock goes on.
-        end = min(time.monotonic() + 0.92 * limit_s, begun + 0.92 * (ctx.deadline_s or math.inf)) - 1.0
         nice = stack.enter_context(as_generator(placement))
         ctx.progress({"phase": "starting"})
         memory = problem.memory_bytes or int(0.8 * problem.machine.memory_bytes)
@@ -104,7 +94,7 @@ def evaluate(
                 machine=placement.server,
                 memory_bytes=memory,
                 nice=nice,
-                start_limit_s=min(0.5 * limit_s, max(1.0, end - time.monotonic()), 60.0),
+                start_limit_s=min(0.5 * limit_s, 60.0),
             )
         )
         generator = stack.enter_context(_generator(problem, params, server, ctx.seed))

@@ -5,6 +5,7 @@ import functools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fettle.core.protocols import Confirmation, Context, Measure, Metrics, Targe
 from fettle.core.serving import Machine, Model, Tensors
 from fettle.core.space import Space
 from fettle.core.trial import Constraint, Objective, Params, State, Trial
-from fettle.host.machine import fingerprint, machine
+from fettle.host.machine import fingerprint, machine, machine_lock
 from fettle.host.redact import redact, redact_env
 from fettle.problems.serve import codec
 from fettle.problems.serve.batching import narrowed
@@ -150,6 +151,9 @@ class ServeProblem:
             return self
         found = next((t.artifacts["rate"] for t in trials if "rate" in t.artifacts), None)
         return self if found is None else dataclasses.replace(self, rate=found)
+
+    def alone(self, timeout_s: float) -> AbstractContextManager[None]:
+        return machine_lock(timeout_s)
 
     def evaluate(self, params: Params, ctx: Context) -> Metrics:
         from fettle.problems.serve.measure import evaluate

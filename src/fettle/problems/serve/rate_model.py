@@ -27,8 +27,8 @@ import numpy as np
 from fettle.core.trial import Estimate
 from fettle.problems.serve.samples import Floats
 
-_PRIOR_MEAN = np.array([0.0, 8.0, 8.0])  # b0, b1, b2: weak, against separation
-_PRIOR_SD = np.array([20.0, 8.0, 4.0])
+_PRIOR_MEAN = np.array([0.0, 8.0, 6.0])  # b0, b1, b2: weak, against separation
+_PRIOR_SD = np.array([20.0, 8.0, 10.0])
 _VISIBLE = 0.005  # share of the latencies' variance
 _CAPACITIES = np.linspace(-0.3, 1.5, 30)  # tried, relative to the rate looked around
 _GRID = 1600
@@ -37,7 +37,7 @@ _CLIP = 4.0  # work beyond so many limits changes nothing any more
 _REACH = 1.5
 _PARTS = 14
 _WIDEST = 3.0  # half an interval in the logarithm of the rate: a factor of 20 says nothing known
-_MODEL_SD = 0.015  # what the model itself may be off by, in the logarithm of the rate
+_MODEL_SD = 0.02  # what the model itself may be off by, in the logarithm of the rate
 
 
 @dataclass(frozen=True, slots=True)

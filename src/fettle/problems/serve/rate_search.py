@@ -272,10 +272,13 @@ class _Search:
         seen = self.seen[1:] if len(self.seen) > 3 else self.seen
         seen = [s for s in seen if s.after(warmup_s(s.seconds, self.slo)).size] or self.seen
         near = [s for s in seen if abs(math.log(s.offered_rate / around)) <= _NEAR]
-        return [
-            Counted(s.offered_rate, s.scheduled_s, self.over(s, metric), s.latency_s, warmup_s(s.seconds, self.slo))
-            for s in near or seen
-        ]
+        return [self.count(s, metric) for s in near or seen]
+
+    def count(self, samples: Samples, metric: str) -> Counted:
+        start_s = warmup_s(samples.seconds, self.slo)
+        return Counted(
+            samples.offered_rate, samples.scheduled_s, self.over(samples, metric), samples.latency_s, start_s
+        )
 
     # results
 
@@ -352,24 +355,24 @@ class _Search:
         calm = [r for r in records if all(share <= 2.0 * allowed[metric] for metric, share in r.over.items())]
         if sum(UNSTEADY in r.marks for r in calm) >= max(2, len(calm) // 3):
             return True
-        return _trend([s for s in self.seen[1:] if not s.oversaturated and s.completed])
+        return self.moved()
 
-
-def _trend(seen: list[Samples]) -> bool:
-    """Whether median latency rises or falls from probe to probe beyond what their rates explain (regression)."""
-    if len(seen) < 8:
-        return False
-    y = np.log([s.percentile(0.5) if s.completed > s.n / 2 else math.inf for s in seen])
-    rates = np.log([s.offered_rate for s in seen])
-    keep = np.isfinite(y) & (np.abs(rates - np.median(rates)) < 0.3)
-    if keep.sum() < 8:
-        return False
-    time = np.linspace(0.0, 1.0, len(seen))[keep]
-    X = np.column_stack([np.ones(time.size), rates[keep] - rates[keep].mean(), time])
-    covariance = np.linalg.pinv(X.T @ X)
-    b = covariance @ X.T @ y[keep]
-    spread = float(np.sum((y[keep] - X @ b) ** 2)) / (time.size - 3)
-    return bool(abs(b[2]) > max(0.1, 4.0 * math.sqrt(spread * covariance[2, 2])))
+    def moved(self) -> bool:
+        """Whether the boundary of the later half of the probes lies surely apart from that of the earlier."""
+        seen = [s for s in self.seen[1:] if s.completed and s.after(warmup_s(s.seconds, self.slo)).size >= 60]
+        if len(seen) < 6:
+            return False
+        halves = []
+        for part in (seen[: len(seen) // 2], seen[len(seen) // 2 :]):
+            around = float(np.median([s.offered_rate for s in part]))
+            name, limit_s = min(self.slo.latency_s.items(), key=lambda item: item[1])
+            halves.append(
+                fit_boundary(
+                    [self.count(s, METRICS[name]) for s in part], 1 - PERCENTILES[name], limit_s=limit_s, around=around
+                )
+            )
+        shift = abs(math.log(halves[1].rate.value / halves[0].rate.value))
+        return shift > max(0.06, 4.0 * math.hypot(halves[0].sd_log, halves[1].sd_log))
 
 
 def _dead(samples: Samples) -> bool:
