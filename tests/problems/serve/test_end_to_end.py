@@ -2,27 +2,35 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fettle
+from fettle import api
+from fettle.core.errors import FettleError
 from fettle.core.trial import State
-from fettle.problems.serve import measure
+from fettle.host.machine import machine_lock
+from fettle.problems.serve import confirm, measure
+from fettle.problems.serve.problem import ServeProblem
 from fettle.study import Study
 
 DATA = Path(measure.__file__).parents[2] / "data"
-SLO = "p90=200ms"  # generous, and no more requests than a short trial has
+SLO = "p90=40ms"  # generous, and no more requests than a short trial has
 pytestmark = pytest.mark.medium
 
 
-def test_serve_finds_confirms_and_exports(trials: Any, tmp_path: Path) -> None:
+def test_serve_finds_confirms_and_exports(trials: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirm, "MAX_ROUNDS", 2)
     result = fettle.serve(
         {"fp32": DATA / "digits-fp32.onnx"},
         slo=SLO,
@@ -37,12 +45,13 @@ def test_serve_finds_confirms_and_exports(trials: Any, tmp_path: Path) -> None:
     assert best.confirmed is not None
     assert best.confirmed["passed"] is True
     assert best.confirmed["rounds"]
-    assert best.metrics["latency_p90_s"] <= 0.2
+    assert best.metrics["latency_p90_s"] <= 0.04
     assert document["feasible"] is True
     assert document["baseline"]["number"] == 0
     assert json.loads(json.dumps(document, allow_nan=False)) == document
-    low, high = best.confirmed["prediction"]["throughput_rps"]
-    assert low <= best.metrics["throughput_rps"] <= high
+    if len(best.confirmed["rounds"]) > 1:
+        low, high = best.confirmed["prediction"]["throughput_rps"]
+        assert low <= best.metrics["throughput_rps"] <= high
     usage = best.artifacts["usage"]
     assert usage["memory_bytes"] == pytest.approx(measure.MEMORY_MARGIN * usage["peak_rss_bytes"])
     assert Path(result.artifacts["report"]).read_text().startswith("<!DOCTYPE html")
@@ -51,24 +60,31 @@ def test_serve_finds_confirms_and_exports(trials: Any, tmp_path: Path) -> None:
     assert Study.open(result.study.name, tmp_path / "studies.db").best == best
 
 
-def test_several_objectives_give_a_front(trials: Any, tmp_path: Path) -> None:
+def test_several_objectives_give_a_front(trials: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServeProblem, "confirm", lambda *a, **k: iter(()))  # it has a test of its own
     result = fettle.serve(
         trials.model,
         slo=SLO,
         objective="cost,latency",
-        budget="30s",
+        budget="75s",
         trials=2,
         target=trials.target("good"),
         storage=tmp_path / "studies.db",
     )
     done = [t for t in result.study.trials if t.state is State.COMPLETE]
     assert done, [t.error for t in result.study.trials]
+    first = done[0]
+    assert first.artifacts["rate"] == pytest.approx(0.5 * first.metrics["throughput_rps"]), first
     assert all({"cost_per_million", "latency_p99_at_rate_s"} <= set(t.metrics) for t in done)
     assert len({t.artifacts["rate"] for t in done if "rate" in t.artifacts}) <= 1, "latency is compared at one rate"
+    assert set(result.document["front"]) <= {t.number for t in done}
     assert result.document["front"] or not result.document["feasible"]
 
 
-def test_trial_0_outside_the_space_is_measured_and_cannot_win(trials: Any, tmp_path: Path) -> None:
+def test_trial_0_outside_the_space_is_measured_and_cannot_win(
+    trials: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirm, "MAX_ROUNDS", 1)
     result = fettle.serve(
         trials.model,
         slo=SLO,
@@ -87,10 +103,40 @@ def test_trial_0_outside_the_space_is_measured_and_cannot_win(trials: Any, tmp_p
     assert result.document["baseline"]["number"] == 0
 
 
+def test_two_studies_at_once_take_turns(trials: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the machine is no part of a trial; it is bounded, and says for whom it waited."""
+
+    def serve() -> api.Result:
+        target = trials.target("good")
+        storage = tmp_path / "studies.db"
+        return fettle.serve(trials.model, slo=SLO, budget="25s", trials=1, target=target, storage=storage, name="x")
+
+    monkeypatch.setattr(confirm, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(api, "_ALONE_S", 0.3)
+    with machine_lock(1.0), pytest.raises(FettleError, match=f"process {os.getpid()}"):
+        serve()
+    monkeypatch.setattr(api, "_ALONE_S", 30.0)
+    held = ExitStack()
+    held.enter_context(machine_lock(1.0))
+    release = threading.Timer(6.0, held.close)
+    release.start()
+    begun = time.monotonic()
+    result = serve()
+    release.join()
+    assert time.monotonic() - begun > 6.0
+    first = result.study.trials[0]
+    assert first.state is State.COMPLETE, first.error
+    assert first.timings["wall_s"] < 6.0, "a fifth of the budget, and the wait not in it"
+
+
 @contextlib.contextmanager
 def started(words: list[str], folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """`fettle` in a process of its own, with everything it says in err.txt. Who died is missed after 3 s, not 30."""
-    impatient = "from fettle import loop; loop.LEASE_S = 3.0; from fettle.cli.main import main; main()"
+    impatient = (
+        "from fettle import loop; loop.LEASE_S = 3.0; "
+        "from fettle.problems.serve import confirm; confirm.MAX_ROUNDS = 1; "
+        "from fettle.cli.main import main; main()"
+    )
     with (folder / "err.txt").open("ab") as err:
         command = [sys.executable, "-c", impatient, *words]
         process = subprocess.Popen(command, cwd=folder, stdout=err, stderr=err)
@@ -112,7 +158,7 @@ def test_interrupted_then_killed_then_finished(trials: Any, tmp_path: Path) -> N
     """Ctrl-C, then SIGKILL of the driver, each while a server is under load; the third try comes to an answer."""
     target = trials.target("good")
     (tmp_path / "space.yaml").write_text("space: {threads: {int: [1, 2]}}\n")
-    words = ["serve", str(trials.model), "--slo", SLO, "--budget", "30s", "--trials", "3", "--name", "cut"]
+    words = ["serve", str(trials.model), "--slo", SLO, "--budget", "60s", "--trials", "3", "--name", "cut"]
     words += ["--target", "command", "--command", target["command"], "--space", "space.yaml", "--ready", "/ready"]
     resume = ["resume", "cut"]
 
@@ -122,7 +168,7 @@ def test_interrupted_then_killed_then_finished(trials: Any, tmp_path: Path) -> N
     def server_runs() -> bool:
         lines = [Path(f"/proc/{pid}/cmdline") for pid in trials.left()]
         with contextlib.suppress(OSError):
-            return any("misbehaving.py" in line.read_text() and "loop.LEASE_S" not in line.read_text() for line in lines)
+            return any("misbehaving.py" in text and "LEASE_S" not in text for text in map(Path.read_text, lines))
         return False
 
     with started(words, tmp_path) as process:
@@ -146,7 +192,9 @@ def test_interrupted_then_killed_then_finished(trials: Any, tmp_path: Path) -> N
     assert any(t.failure == "lost" for t in study.trials)
     assert all(t.state.finished for t in study.trials)
     assert {n: s for n, s in before.items() if s.finished}.items() <= {t.number: t.state for t in study.trials}.items()
-    assert sum(t.state is State.COMPLETE for t in study.trials) >= 1, [t.error for t in study.trials]
+    tries = [t for t in study.trials if t.parent == 0]
+    assert [t.params for t in tries] == [study.trials[0].params], "what was lost is tried once more"
+    assert study.log.started == 3
 
 
 def stored(folder: Path) -> Study:

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from fettle.host.machine import machine_lock
-
 pytestmark = pytest.mark.medium
 
 MIB = 1 << 20
@@ -159,12 +157,3 @@ def test_errors_over_their_limit(trials: Any) -> None:
     assert payload["artifacts"]["feasible"] is False
     assert violated(trials.problem("flaky", slo="p99=500ms,errors=1%"), payload["metrics"])
     assert any("http_503" in probe["marks"] for probe in payload["artifacts"]["probes"])
-
-
-def test_the_machine_is_taken_by_another_study(trials: Any) -> None:
-    with machine_lock(1.0):
-        payload = trials.run(trials.problem("good"), limit_s=3.0)
-    assert (payload["state"], payload["failure"]) == ("failed", "other")
-    assert f"process {os.getpid()}" in payload["error"]
-    assert payload["timings"]["wall_s"] < 3.0
-    assert "Traceback" not in str(payload)

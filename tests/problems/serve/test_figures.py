@@ -111,6 +111,11 @@ def test_an_infeasible_trial_never_passes_for_feasible() -> None:
         assert not outcome(trial, [Objective("throughput_rps", "maximize")], constraints).feasible
 
 
+def test_an_slo_that_held_after_all_gives_no_verdict() -> None:
+    with pytest.raises(TrialFailure, match="then held"):
+        figures.infeasible(samples(2000, 0.01), P99, at_rate=False)
+
+
 def test_prices_of_a_bound() -> None:
     """Where the load generator was the limit, throughput is a lower bound, and cost an upper one."""
     rate = Estimate(100.0, 95.0, math.inf, 900)

@@ -215,8 +215,9 @@ def test_oversaturation_stops_the_sending():
     with serving(one_at_a_time) as port, generator(port, timeout_s=5.0) as load:
         samples = load.open_loop(300.0, 3.0, slo_s=0.02, drain_s=0.2)
     assert samples.oversaturated
-    assert samples.seconds < 1.5 and samples.n < 500
-    assert not samples.client_limited
+    assert (
+        samples.seconds < 1.5 and samples.n < 500
+    )  # no word on client_limited: the server's threads share its process
 
 
 def test_no_server_at_all():

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from fettle.core.errors import TrialFailure
 from fettle.core.trial import Estimate
 from fettle.problems.serve.cost import per_million
@@ -12,6 +14,7 @@ from fettle.problems.serve.slo import METRICS, PERCENTILES, SLO
 
 Figures = dict[str, float | Estimate]
 
+P99_N = required_n(0.99)
 _ENOUGH = 2.0  # times the least number of requests: a quarter of a probe is cut, and slow ones come in bursts
 _MORE = "give a larger --budget, or an SLO of a lower percentile"
 
@@ -26,6 +29,11 @@ def window_s(n: int, rate: float, *, times: float, least_s: float, most_s: float
     longer only where a slow server would otherwise not get through enough of them; never more than left_s."""
     usual = min(max(least_s, times * n / rate), most_s)
     return min(max(usual, _ENOUGH * n / rate), max(1.0, left_s))
+
+
+def least_s(n: int, rate: float) -> float:
+    """Seconds of a probe that may just carry a percentile of n requests."""
+    return _ENOUGH * n / rate
 
 
 def judged(point: OperatingPoint, slo: SLO) -> OperatingPoint:
@@ -66,9 +74,12 @@ def infeasible(samples: Samples, slo: SLO, *, at_rate: bool) -> Figures:
     """No rate holds the SLO: what the lowest one gave, the best attainable. at_rate: latency is an objective.
 
     A percentile for which the requests do not suffice is given as a lower bound (high = inf); one that is under
-    its limit all the same is left out, as the trial must not pass for feasible.
+    its limit all the same is left out, as the trial must not pass for feasible. Raises TrialFailure where the SLO held after all.
     """
     point, latency = operating_point(samples, slo), samples.after(warmup_s(samples.seconds, slo))
+    if point.holds:
+        what = f"a verdict: the SLO failed at first and then held at {point.rate:.4g} requests/s"
+        raise not_enough(what)
     found: Figures = {"throughput_rps": samples.throughput_rps, **latencies(point)}
     for name in {**slo.latency_s, "p99": 0.0}:
         bound_s = _at_least(latency, PERCENTILES[name])
@@ -82,9 +93,10 @@ def infeasible(samples: Samples, slo: SLO, *, at_rate: bool) -> Figures:
 
 
 def _at_least(latency_s: Floats, q: float) -> float:
-    """Lower 97.5 % bound of the quantile q from order statistics; NaN without requests."""
+    """Lower 97.5 % bound of the quantile q from order statistics; the longest that was seen where it lies beyond
+    (failed requests reach down to it); NaN without requests."""
     spread = 1.96 * math.sqrt(q * (1.0 - q) / max(1, latency_s.size))
-    return percentile(latency_s, max(0.0, q - spread))
+    return min(percentile(latency_s, max(0.0, q - spread)), float(np.nanmax(latency_s, initial=0.0)))
 
 
 def best_attainable(found: Mapping[str, float | Estimate]) -> str:

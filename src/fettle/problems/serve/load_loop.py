@@ -146,6 +146,11 @@ class Loop:
         """Gives waiting requests to idle connections, and opens more while it may."""
         waiting = self._waiting
         while waiting:
+            if waiting[0] in self._retried and len(self._all) < MAX_CONNECTIONS:
+                if not self._connect():  # a second try on another used connection could meet the same end
+                    return
+                self._send(self._idle.pop(), waiting.popleft())
+                continue
             if not self._idle and (len(self._all) >= MAX_CONNECTIONS or not self._connect()):
                 return
             self._send(self._idle.popleft(), waiting.popleft())

@@ -21,7 +21,6 @@ from fettle.problems.serve.priority import as_generator, place
 from fettle.problems.serve.rate_search import RateResult, RateSearch, search
 from fettle.problems.serve.samples import Samples, percentile
 from fettle.problems.serve.session import NOTICE_S, Server, checker, running, verify
-from fettle.problems.serve.slo import SLO
 
 if TYPE_CHECKING:
     from fettle.problems.serve.problem import ServeProblem
@@ -154,7 +153,8 @@ def _search(run: _Run, start: float, observer: TreeObserver) -> RateResult:
     left, slo = run.left_s(), run.problem.slo
     usual = min(12.0, max(4.0, 0.3 * left))
     # A slow server takes longer to get through the requests that a percentile needs.
-    budget = min(max(usual, 4.0 * figures.needed_n(slo) / start), max(usual, 0.6 * left), max(1.0, left - 2.0))
+    wanted = min(max(usual, 4.0 * figures.needed_n(slo) / start), max(usual, 0.6 * left))
+    budget = min(wanted, max(1.0, left - _rest_s(run, start)))
     return search(
         run.probe,
         slo,
@@ -163,6 +163,15 @@ def _search(run: _Run, start: float, observer: TreeObserver) -> RateResult:
         floor_rate=_floor(run, observer),
         clock=time.monotonic,
     )
+
+
+def _rest_s(run: _Run, rate: float) -> float:
+    """What has to be left after the search: the operating point, and latency at a rate where that is an objective."""
+    n = figures.needed_n(run.problem.slo)
+    seconds = 1.0 + figures.least_s(n, rate)
+    if "latency" in run.problem.objective:
+        seconds += figures.least_s(figures.P99_N, run.problem.rate or 0.5 * rate)
+    return seconds
 
 
 def _floor(run: _Run, observer: TreeObserver) -> float | None:
@@ -185,14 +194,16 @@ def _calm(run: _Run, work: Callable[[], RateResult]) -> RateResult:
         noise = watch.stop()
         marked = noise.foreign_ratio > FOREIGN_RATIO
         run.ctx.artifact("noise", {**asdict(noise), "marked": marked, "repeats": attempt})
-        if not marked or attempt or result.seconds * 1.3 + 2.0 > run.left_s():
+        rate = result.rate.value if result.rate else 1.0
+        room = run.left_s() - 1.3 * result.seconds - _rest_s(run, rate)
+        if not marked or attempt or result.rate is None or room <= 0:
             break
-        _wait_for_calm(run, watch)
+        _wait_for_calm(run, watch, min(_CALM_WAIT_S, room))
     return result
 
 
-def _wait_for_calm(run: _Run, watch: ForeignLoad) -> None:
-    give_up = time.monotonic() + min(_CALM_WAIT_S, 0.3 * run.left_s())
+def _wait_for_calm(run: _Run, watch: ForeignLoad, seconds: float) -> None:
+    give_up = time.monotonic() + seconds
     run.ctx.progress({"phase": "waiting for foreign load to end"})
     while time.monotonic() < give_up:
         watch.start()
@@ -238,8 +249,8 @@ def _operating(run: _Run, boundary: float) -> OperatingPoint:
         if point is not None and run.left_s() < 2.5:
             break
         rate *= step
-        left = 0.5 * run.left_s()
-        seconds = figures.window_s(n, rate, times=_OPERATING, least_s=1.5, most_s=6.0, left_s=left)
+        left = run.left_s() + 0.5 + figures.least_s(n, boundary) - _rest_s(run, boundary)
+        seconds = figures.window_s(n, rate, times=_OPERATING, least_s=1.5, most_s=max(1.5, min(6.0, 0.5 * left)), left_s=left)
         point = measure_at(run.probe, rate, slo, seconds)
         if point.holds:
             break
@@ -249,7 +260,9 @@ def _operating(run: _Run, boundary: float) -> OperatingPoint:
 
 def _at_rate(run: _Run, rate: float) -> Figures:
     """Whether one rate holds, for confirmation: as long as the percentile needs under correlated latencies."""
-    slo, left = run.problem.slo, run.left_s() - 2.0
+    slo = run.problem.slo
+    later = figures.least_s(figures.P99_N, run.problem.rate) if run.problem.rate else 0.0
+    left = run.left_s() - 0.5 - later
     n = figures.needed_n(slo)
     seconds = figures.window_s(n, rate, times=_AT_RATE, least_s=3.0, most_s=8.0, left_s=left)
     watch = ForeignLoad(lambda: [*run.server.process.pids()])
@@ -266,8 +279,8 @@ def _at_rate(run: _Run, rate: float) -> Figures:
 
 
 def _latency_at(run: _Run, rate: float) -> Estimate:
-    n, left = figures.needed_n(SLO({"p99": 1.0})), run.left_s() - 2.0
-    seconds = figures.window_s(n, rate, times=_AT_RATE, least_s=3.0, most_s=8.0, left_s=left)
+    left = run.left_s() - 0.5
+    seconds = figures.window_s(figures.P99_N, rate, times=_AT_RATE, least_s=3.0, most_s=8.0, left_s=left)
     return figures.p99_at(run.probe(rate, seconds), run.problem.slo)
 
 
