@@ -185,6 +185,7 @@ def _payload(
     for metric in sorted(scale & set(payload["metrics"])):
         logs = [math.log(r[metric]) for r in candidate.good if r.get(metric, 0.0) > 0]
         if not logs or not freedom:
+            payload["intervals"][metric] = [None, None, 1]  # one look at each tells nothing of the spread
             continue
         told, centre, n = payload["metrics"][metric], math.exp(float(np.mean(logs))), len(logs)
         half, wide = t * sd / math.sqrt(n), t * sd * math.sqrt(1 + 1 / n)

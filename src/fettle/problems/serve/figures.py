@@ -16,7 +16,7 @@ Figures = dict[str, float | Estimate]
 
 P99_N = required_n(0.99)
 _ENOUGH = 2.0  # times the least number of requests: a quarter of a probe is cut, and slow ones come in bursts
-_MORE = "give a larger --budget, or an SLO of a lower percentile"
+MORE = "give a larger --budget, or an SLO of a lower percentile"
 
 
 def needed_n(slo: SLO) -> int:
@@ -46,7 +46,7 @@ def judged(point: OperatingPoint, slo: SLO) -> OperatingPoint:
 
 
 def not_enough(what: str) -> TrialFailure:
-    return TrialFailure(f"not enough requests for {what}; {_MORE}", failure="other")
+    return TrialFailure(f"not enough requests for {what}; {MORE}", failure="other")
 
 
 def latencies(point: OperatingPoint) -> Figures:
@@ -74,7 +74,8 @@ def infeasible(samples: Samples, slo: SLO, *, at_rate: bool) -> Figures:
     """No rate holds the SLO: what the lowest one gave, the best attainable. at_rate: latency is an objective.
 
     A percentile for which the requests do not suffice is given as a lower bound (high = inf); one that is under
-    its limit all the same is left out, as the trial must not pass for feasible. Raises TrialFailure where the SLO held after all.
+    its limit all the same is left out, as the trial must not pass for feasible. Raises TrialFailure where the SLO
+    held after all.
     """
     point, latency = operating_point(samples, slo), samples.after(warmup_s(samples.seconds, slo))
     if point.holds:

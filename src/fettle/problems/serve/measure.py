@@ -29,6 +29,8 @@ FOREIGN_RATIO = 0.10  # of the machine: more than that taken by others marks a m
 MEMORY_MARGIN = 1.3  # allotted memory over the peak
 _CALM_WAIT_S = 10.0
 _NO_END = {"timeout", "stalled", "unfinished"}  # kinds of error of answers that did not come in time
+_SEARCH_S = 20.0  # of probing at most; most servers take much less to reach the half-width
+_HALF_WIDTH = 0.08  # of the rate's interval
 _LIMIT_S = 60.0  # for a trial that nobody has given a limit
 _OPERATING, _AT_RATE = 2.4, 4.0  # times the requests that the percentile takes, as slow ones come in bursts
 
@@ -151,14 +153,14 @@ def _figures(run: _Run, mode: str, rate: float | None, observer: TreeObserver) -
 
 def _search(run: _Run, start: float, observer: TreeObserver) -> RateResult:
     left, slo = run.left_s(), run.problem.slo
-    usual = min(12.0, max(4.0, 0.3 * left))
+    usual = min(_SEARCH_S, max(4.0, 0.4 * left))
     # A slow server takes longer to get through the requests that a percentile needs.
     wanted = min(max(usual, 4.0 * figures.needed_n(slo) / start), max(usual, 0.6 * left))
     budget = min(wanted, max(1.0, left - _rest_s(run, start)))
     return search(
         run.probe,
         slo,
-        RateSearch(budget_s=budget, operating_share=0.0),
+        RateSearch(budget_s=budget, half_width=_HALF_WIDTH, operating_share=0.0),
         start_rate=start,
         floor_rate=_floor(run, observer),
         clock=time.monotonic,
@@ -226,7 +228,7 @@ def _answered(run: _Run, result: RateResult, observer: TreeObserver) -> Figures:
     if result.ending == "server_failed":
         raise run.server.failure(reason, otherwise="timeout")
     if result.ending == "not_enough_requests":
-        raise figures.not_enough(reason.removeprefix("not enough requests: "))
+        raise TrialFailure(f"{reason}; {figures.MORE}", failure="other")
     if result.stopped and result.optimistic_rate is not None:
         raise TrialStopped(reason, _optimistic(run, result.optimistic_rate, observer))
     if result.rate is None:
@@ -250,7 +252,8 @@ def _operating(run: _Run, boundary: float) -> OperatingPoint:
             break
         rate *= step
         left = run.left_s() + 0.5 + figures.least_s(n, boundary) - _rest_s(run, boundary)
-        seconds = figures.window_s(n, rate, times=_OPERATING, least_s=1.5, most_s=max(1.5, min(6.0, 0.5 * left)), left_s=left)
+        most = max(1.5, min(6.0, 0.5 * left))
+        seconds = figures.window_s(n, rate, times=_OPERATING, least_s=1.5, most_s=most, left_s=left)
         point = measure_at(run.probe, rate, slo, seconds)
         if point.holds:
             break

@@ -99,10 +99,11 @@ def batch_n(rate: float, slo: SLO) -> int:
 
 
 def percentile_estimate(latency_s: Floats, q: float, batch: int) -> Estimate | None:
-    """The quantile q with its 95 % interval from order statistics, or None: not enough independent requests.
+    """The quantile q with its 95 % interval from order statistics, or None: not enough requests.
 
-    Requests of a busy period are slow together: the number is divided by the dispersion of "over the
-    quantile". An infinite upper end says that failed requests reach up to it.
+    Requests of a busy period are slow together: for the interval, the number is divided by the dispersion of
+    "over the quantile". Where that leaves too few for an upper end, or failed requests reach up to it, the
+    upper end is infinite: the quantile is known from below only.
     """
     n = latency_s.size
     value = percentile(latency_s, q)
@@ -110,10 +111,9 @@ def percentile_estimate(latency_s: Floats, q: float, batch: int) -> Estimate | N
         return None
     over = (np.where(np.isnan(latency_s), np.inf, latency_s) > value).astype(float)
     inflation = dispersion(over, min(batch, n // 8))
-    if n / inflation < required_n(q):
-        return None
     spread = _Z * math.sqrt(q * (1.0 - q) * inflation / n)
-    return Estimate(value, percentile(latency_s, max(0.0, q - spread)), percentile(latency_s, min(1.0, q + spread)), n)
+    high = percentile(latency_s, min(1.0, q + spread)) if n / inflation >= required_n(q) else math.inf
+    return Estimate(value, percentile(latency_s, max(0.0, q - spread)), high, n)
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:

@@ -289,7 +289,8 @@ class _Search:
         if fit.rate.n < needed or fit.half_width_ratio > 0.6:
             return self.end(
                 "not_enough_requests",
-                f"not enough requests: {binding} takes at least {needed} near the limit, there were {fit.rate.n}",
+                f"not enough requests: {binding} takes at least {needed} near the limit, there were {fit.rate.n}"
+                + ("" if fit.rate.n < needed else ", which vary too much to tell the rate"),
             )
         rate = Estimate(
             fit.rate.value,
