@@ -47,6 +47,7 @@ class _Run:
     end: float  # monotonic time at which the trial has to be over
     shared: bool  # the generator may meet the server on a core
     client: list[Samples] = field(default_factory=list)
+    foreign_ratio: float = 0.0  # of the machine's CPU, taken by others during the last search
 
     def left_s(self) -> float:
         return self.end - time.monotonic()
@@ -196,9 +197,10 @@ def _calm(run: _Run, work: Callable[[], RateResult]) -> RateResult:
         noise = watch.stop()
         marked = noise.foreign_ratio > FOREIGN_RATIO
         run.ctx.artifact("noise", {**asdict(noise), "marked": marked, "repeats": attempt})
+        run.foreign_ratio = noise.foreign_ratio
         rate = result.rate.value if result.rate else 1.0
         room = run.left_s() - 1.3 * result.seconds - _rest_s(run, rate)
-        if not marked or attempt or result.rate is None or room <= 0:
+        if not marked or attempt or room <= 0:
             break
         _wait_for_calm(run, watch, min(_CALM_WAIT_S, room))
     return result
@@ -240,6 +242,12 @@ def _answered(run: _Run, result: RateResult, observer: TreeObserver) -> Figures:
         run.ctx.artifact("rate", compared)
         found["latency_p99_at_rate_s"] = _latency_at(run, compared)
     return found
+
+
+def _disturbed(run: _Run) -> str:
+    """What a failure has to say where others took the machine meanwhile."""
+    taken = run.foreign_ratio
+    return f", while other programs took {taken:.0%} of the CPU" if taken > FOREIGN_RATIO else ""
 
 
 def _operating(run: _Run, boundary: float) -> OperatingPoint:
