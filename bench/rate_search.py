@@ -1,6 +1,6 @@
 """The rate search against simulated servers whose answer is known, in virtual time.
 
-    python bench/rate_search.py [--quick] [--runs 200] [--kinds queueing,batching] [--budget 12]
+    python bench/rate_search.py [--quick] [--runs 200] [--kinds queueing,batching] [--budget 20]
 
 For each kind of server, nine cases (three capacities, three latency limits in service times) take turns.
 Lands bench/results/rate_search.json: how often the 95 % interval held the truth (among the runs that gave
@@ -10,12 +10,12 @@ is kept in bench/results/true_rates.json, keyed by the server's law. Resumes: fi
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 
+from fettle.host.machine import fingerprint
 from fettle.problems.serve.rate_search import RateSearch, search
 from fettle.problems.serve.slo import SLO
 from fettle.testing.simulate import KINDS, ServerLaw, SimulatedServer, true_rate
@@ -86,8 +86,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="45 runs of each kind")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--kinds", default="queueing,batching,drifting,heavy_tailed,stalls,deterministic")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--budget", type=float, default=12.0)
+    parser.add_argument("--seed", type=int, default=21)
+    parser.add_argument("--budget", type=float, default=20.0)
     parser.add_argument("--again", action="store_true", help="run finished kinds again")
     options = parser.parse_args()
     runs = 45 if options.quick else options.runs
@@ -104,8 +104,8 @@ def main() -> None:
         else:
             row = kind_row(kind, runs, options.seed, options.budget)
             landed = [r for r in landed if r["kind"] != kind] + [row]
-            versions = {"python": platform.python_version(), "numpy": np.__version__}
-            path.write_text(json.dumps({"schema": 1, "versions": versions, "rows": landed}, indent=1) + "\n")
+            record = {"schema": 1, "machine": fingerprint(("fettle",)), "seed": options.seed, "rows": landed}
+            path.write_text(json.dumps(record, indent=1) + "\n")
         print(
             f"{kind:14} held {row['coverage']:.1%} of {row['answered']}/{row['runs']}  half-width "
             f"{row['median_half_width']:.1%}  {row['seconds_per_trial']:.1f} s/trial  "

@@ -140,7 +140,8 @@ def _make_folder(place: Place, controller: str, folder: Path) -> None:
         # A group weighs as much as one process, however many it holds: on a busy machine a server with several
         # threads would get less than it gets without a group. Nested groups compete among themselves only.
         weight = _WEIGHT_PER_CORE * len(os.sched_getaffinity(0))
-        name, value = ("cpu.shares", weight) if place.version == 1 else ("cpu.weight", min(10_000, weight * 100 // 1024))
+        name = "cpu.shares" if place.version == 1 else "cpu.weight"
+        value = weight if place.version == 1 else min(10_000, weight * 100 // 1024)
         (parent / name).write_text(str(value))
     if place.version == 1 and controller == "cpuset":
         for level in (parent, folder):  # a v1 cpuset starts empty, and nothing can join an empty one

@@ -52,7 +52,7 @@ def _equal_precision(log: TrialLog, winner: Trial | None, baseline: Trial | None
     alike = [
         effective(t)
         for t in log.trials
-        if t.confirmed is not None and t.confirmed.get("passed") and t.params.get("precision") == baseline.params["precision"]
+        if (t.confirmed or {}).get("passed") and t.params.get("precision") == baseline.params["precision"]
     ]
     if not alike:
         return None

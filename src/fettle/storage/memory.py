@@ -1,9 +1,11 @@
 """Journals that live as long as their process. Safe for threads; for several processes use storage/sql.py."""
 
 import secrets
+import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -74,7 +76,8 @@ class MemoryStorage:
     def __init__(self) -> None:
         self._journals: dict[str, MemoryJournal] = {}
         self._lock = threading.Lock()
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._remove: weakref.finalize[..., MemoryStorage] | None = None
 
     def studies(self) -> list[str]:
         return list(self._journals)
@@ -92,12 +95,14 @@ class MemoryStorage:
     def folder(self, name: str) -> Path:
         with self._lock:
             if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="fettle-", ignore_cleanup_errors=True)
-            path = Path(self._folder.name) / f"study-{list(self._journals).index(name)}"
+                self._folder = Path(tempfile.mkdtemp(prefix="fettle-"))
+                self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            path = self._folder / f"study-{list(self._journals).index(name)}"
         path.mkdir(exist_ok=True)
         return path
 
     def close(self) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        """Removes the folder, as does the storage's own end."""
+        if self._remove is not None:
+            self._remove()
+            self._folder = self._remove = None

@@ -287,7 +287,13 @@ class SqlJournal:
     def read(self, since: int = 0) -> list[Event]:
         sql = "SELECT kind, number, payload, time_s, schema, seq FROM events WHERE study = ? AND seq > ? ORDER BY seq"
         rows = self._storage.run(lambda db: db.execute(sql, (self._study, since)).fetchall())
-        return [Event(k, n, json.loads(p), t, schema, seq) for k, n, p, t, schema, seq in rows]
+        try:
+            return [Event(k, n, json.loads(p), t, schema, seq) for k, n, p, t, schema, seq in rows]
+        except ValueError as error:
+            broken = next(row[5] for row in rows if not _is_json(row[2]))
+            raise StorageError(
+                f"event {broken} of a study in {self._storage.path} is damaged: {error}", "restore the file from a copy"
+            ) from error
 
     def beat(self, number: int, lease_s: float) -> None:
         sql = "UPDATE leases SET until = ? WHERE study = ? AND number = ?"
@@ -298,6 +304,14 @@ class SqlJournal:
         sql = "SELECT number FROM leases WHERE study = ? AND until < ? ORDER BY number"
         rows = self._storage.run(lambda db: db.execute(sql, (self._study, time.time())).fetchall())
         return [row[0] for row in rows]
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parse(url: str) -> tuple[Path, str]:

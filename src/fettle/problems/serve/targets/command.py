@@ -73,7 +73,9 @@ class Command:
             self.search.validate(dict(self.default_params))
 
     @classmethod
-    def from_options(cls, command: str, space: "str | Mapping[str, Any]", body: str | None = None, **more: Any) -> "Command":
+    def from_options(
+        cls, command: str, space: "str | Mapping[str, Any]", body: str | None = None, **more: Any
+    ) -> "Command":
         """From what a user writes: `space` is a file (see the module) or the space itself, `body` a file."""
         try:
             if isinstance(space, str):
@@ -85,7 +87,8 @@ class Command:
         except OSError as error:
             raise InvalidInput(f"cannot read the request body {body}: {error.strerror}", "give a file") from error
         except TypeError as error:
-            raise InvalidInput(f"target command: {error}", "options: command space ready path method headers body") from error
+            known = "options: command space ready path method headers body"
+            raise InvalidInput(f"target command: {error}", known) from error
 
     def space(self, model: Model, machine: Machine) -> Space:
         return self.search

@@ -1,0 +1,156 @@
+"""Makes bench/RESULTS.md from the rows that the benchmarks have landed in bench/results/.
+
+    python bench/make_results.py
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+Rows = list[dict[str, Any]]
+
+
+def load(name: str) -> dict[str, Any] | None:
+    path = HERE / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def core(rows: Rows) -> Iterator[str]:
+    yield "| what | figure | bar |"
+    yield "| --- | --- | --- |"
+    for row in rows:
+        if row["row"] == "ask_tell":
+            what = f"ask + tell, random algorithm, {row['storage']}, {row['trials']:,} trials"
+            yield f"| {what} | {row['cpu_ms']:.3f} ms of CPU | under {row['bar_ms']:g} ms |"
+        elif row["row"] == "memory":
+            what = f"traced memory of a told trial, {row['trials']:,} trials"
+            yield f"| {what} | {row['bytes_per_trial']:,.0f} bytes | under {row['bar_bytes']:,} bytes |"
+        elif row["row"] == "turns":
+            whole = "no number twice, no gap" if row["numbers_whole"] else "NUMBERS BROKEN"
+            what = f"{row['processes']} processes proposing at once, SQLite"
+            yield f"| {what} | {row['turns_per_s']:,.0f} turns/s, {whole} | at least {row['bar_per_s']} |"
+        elif row["row"] == "import":
+            yield f"| `python -c 'import fettle'` | {row['cpu_s']:.3f} s of CPU | under {row['bar_s']:g} s |"
+
+
+def kills(rows: Rows) -> Iterator[str]:
+    yield "| what | figure | bar |"
+    yield "| --- | --- | --- |"
+    (row,) = rows
+    by = ", ".join(f"{what} {n}" for what, n in row["by_what"].items())
+    yield f"| SIGKILLs | {row['kills']} ({by}) | at least 200 |"
+    yield f"| told results lost | {row['told_lost']} | 0 |"
+    yield f"| processes left running | {row['left_running']} | 0 |"
+    yield f"| ports still answering | {row['ports_answering']} | 0 |"
+    longest, median = row["dead_after_longest_s"], row["dead_after_median_s"]
+    yield f"| everything dead after | {median:.2f} s in the median, {longest:.2f} s at the longest | 5 s |"
+    ends = f"{row['studies_ended']}, {row['bad_exits']} with a bad exit"
+    yield f"| studies carried to their end by `fettle resume` | {ends} | 0 bad |"
+
+
+def generator(rows: Rows) -> Iterator[str]:
+    yield "| what | figure | bar |"
+    yield "| --- | --- | --- |"
+    for row in rows:
+        if row["row"] == "open_loop_cpu":
+            what = f"open loop, {row['rate']:,.0f} requests/s offered to a trivial server"
+            did = f"{row['throughput_rps']:,.0f} /s at {row['client_cpu_ratio']:.0%} of a core"
+            yield f"| {what} | {did} | under 50 % |"
+        elif row["row"] == "against_wrk":
+            what = f"ours / wrk, {row['pairs']} interleaved pairs, {row['connections']} connections, 3 ms server"
+            yield f"| {what}: throughput | {row['throughput_ratio']:.4f} | within 3 % |"
+            yield f"| the same: p50 | {row['p50_ratio']:.4f} | within 5 % |"
+            ours, wrk = (1e3 * row[key][2] for key in ("ours", "wrk"))
+            yield f"| the same: p99, median of the pairs | ours {ours:.1f} ms, wrk {wrk:.1f} ms | shown |"
+        else:
+            yield f"| {row['row']} | {json.dumps({k: v for k, v in row.items() if k != 'row'})} | |"
+
+
+def rate_search(rows: Rows) -> Iterator[str]:
+    yield "| server | runs | answered | interval held the truth | median half-width | virtual seconds | bar |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for row in rows:
+        held, width = f"{row['coverage']:.1%}", f"{row['median_half_width']:.1%}"
+        bar = "90 %, 10 %: " + ("holds" if row["holds"] else "MISSED")
+        seconds = f"{row['seconds_per_trial']:.1f}"
+        yield f"| {row['kind']} | {row['runs']} | {row['answered']} | {held} | {width} | {seconds} | {bar} |"
+
+
+def serve(rows: Rows) -> Iterator[str]:
+    for row in rows:
+        if row["row"] == "demo" and row["feasible"]:
+            yield from _demo(row)
+        elif row["row"] == "repeat":
+            low, high = row["prediction"]
+            values = ", ".join(f"{v:.0f}" for v in row["throughput_rps"])
+            yield ""
+            yield f"The winner on {len(row['throughput_rps'])} more fresh servers: {values} requests/s. "
+            yield f"Inside the 95 % prediction interval of {low:.0f} to {high:.0f} (half-width "
+            held = f"**{row['inside']} of {row['of']}** with under 10 % foreign CPU (bar 8 of 10)"
+            yield f"{row['half_width_ratio']:.1%}, bar 15 %): {held}."
+        elif row["row"] == "early_stop" and row["pairs_s"]:
+            pairs = ", ".join(f"{a:.1f} / {b:.1f}" for a, b in row["pairs_s"])
+            yield ""
+            yield "Trials that were stopped early, against the same configuration measured to the end, in seconds: "
+            yield f"{pairs}. Median share of the time saved: {row['saved_ratio_median']:.0%}."
+
+
+def _demo(row: dict[str, Any]) -> Iterator[str]:
+    yield "| | winner | defaults |"
+    yield "| --- | --- | --- |"
+    winner, baseline = row["trial"], row["baseline"] or {"metrics": {}, "intervals": {}, "params": {}}
+    for metric in ("cost_per_million", "throughput_rps", "latency_p99_s", "latency_p50_s"):
+        yield f"| {metric} | {_figure(winner, metric)} | {_figure(baseline, metric)} |"
+    yield f"| params | {_params(winner)} | {_params(baseline)} |"
+    yield ""
+    for key in ("gain", "gain_at_equal_precision"):
+        if row.get(key):
+            yield f"{row[key]['text'].capitalize()}.  "
+
+
+def _figure(trial: dict[str, Any], metric: str) -> str:
+    value, ends = trial["metrics"].get(metric), trial["intervals"].get(metric)
+    if value is None:
+        return "-"
+    shown = "" if not ends else f" [{', '.join('unbounded' if e is None else f'{e:.4g}' for e in ends)}]"
+    return f"{value:.4g}{shown}"
+
+
+def _params(trial: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in trial["params"].items())
+
+
+SECTIONS: tuple[tuple[str, str, str, Callable[[Rows], Iterator[str]]], ...] = (
+    ("core", "The core", "python bench/core.py", core),
+    ("kills", "SIGKILLs at random", "python bench/kills.py", kills),
+    ("generator", "The load generator", "python bench/generator.py", generator),
+    ("rate_search", "The rate search on simulated servers", "python bench/rate_search.py", rate_search),
+    ("serve", "What `fettle serve` finds, and whether its prediction holds", "python bench/serve.py", serve),
+)
+
+
+def main() -> None:
+    lines = [
+        "# Results",
+        "",
+        "Made by `python bench/make_results.py` from the rows in `bench/results/`; each section names the command that",
+        "lands its rows. Machines are small, shared and noisy: read ratios before absolute figures.",
+    ]
+    for name, title, command, write in SECTIONS:
+        landed = load(name)
+        if landed is None:
+            continue
+        machine = landed.get("machine") or {"cores": "?", "python": "?"}
+        where = f"{machine.get('cpu_model', 'unknown CPU')}, {machine['cores']} cores, Python {machine['python']}"
+        lines += ["", f"## {title}", "", f"`{command}` on {where}; seed {landed.get('seed', 0)}.", ""]
+        lines += list(write(landed["rows"] if isinstance(landed["rows"], list) else [landed["rows"]]))
+    notes = HERE / "notes.md"
+    if notes.exists():
+        lines += ["", notes.read_text().strip()]
+    (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
