@@ -100,7 +100,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows: list[dict[str, Any]] = [
             {"row": "ask_tell", "storage": "memory", "trials": n, "cpu_ms": ask_tell(None, n), "bar_ms": 0.2},
-            {"row": "ask_tell", "storage": "sqlite", "trials": n, "cpu_ms": ask_tell(f"{folder}/a.db", n), "bar_ms": 2.0},
+            {
+                "row": "ask_tell",
+                "storage": "sqlite",
+                "trials": n,
+                "cpu_ms": ask_tell(f"{folder}/a.db", n),
+                "bar_ms": 2.0,
+            },
             {"row": "memory", "trials": n, "bytes_per_trial": traced(n), "bar_bytes": 2048},
             {"row": "turns", **turns(f"{folder}/b.db", seconds), "bar_per_s": 300},
             {"row": "import", "cpu_s": import_cpu_s(), "bar_s": 0.25},

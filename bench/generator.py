@@ -11,7 +11,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import platform
 import re
 import shutil
 import socket
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from fettle.core.serving import Request
+from fettle.host.machine import fingerprint
 from fettle.problems.serve.load import Generator
 
 RESULTS = Path(__file__).parent / "results" / "generator.json"
@@ -168,8 +168,8 @@ def main() -> None:
     print(json.dumps(rows[-1]))
     rows.append(against_wrk(10, 2 if quick else 5, 16, 0.003, server_core))
     print(json.dumps(rows[-1]))
-    machine = {"cores": len(cores), "python": platform.python_version(), "kernel": platform.release()}
-    RESULTS.write_text(json.dumps({"schema": 1, "machine": machine, "rows": rows}, indent=1) + "\n")
+    landed = {"schema": 1, "machine": fingerprint(("fettle", "uvloop")), "rows": rows}
+    RESULTS.write_text(json.dumps(landed, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 import cloudpickle
 
-from fettle.core.errors import InvalidInput
+from fettle.core.errors import FettleError, InvalidInput
 from fettle.core.protocols import Evaluator, Job
 from fettle.core.trial import Event, Report, State
 from fettle.executors.worker import Pipe
@@ -69,7 +69,11 @@ class ProcessExecutor:
         if worker is None or worker.evaluate is not evaluate:
             messages.insert(0, pickle.dumps(("evaluate", _pickled(evaluate))))
         if worker is None:
-            worker = self._start(job.workdir.parent)
+            try:
+                worker = self._start(job.workdir.parent)
+            except FettleError as error:  # its supervisor was killed while it started: nothing is known of the params
+                self._events.append(Event("lost", job.number, {"error": str(error)}, time.time()))
+                return
             messages.insert(0, pickle.dumps(list(sys.path)))
         worker.job, worker.begun, worker.loading, worker.stop_at, worker.last = job, time.monotonic(), True, None, None
         try:
