@@ -475,7 +475,8 @@ def test_every_proposal_of_several_workers_can_be_replayed(tmp_path: Path, algor
 
 _TRACE = """
 import json, fettle
-space = fettle.Space(o=fettle.Choice(a=fettle.Space(z=fettle.Float(0, 1)), b=fettle.Space()), c=fettle.Categorical(list("pqr")))
+branch = fettle.Space(z=fettle.Float(0, 1))
+space = fettle.Space(o=fettle.Choice(a=branch, b=fettle.Space()), c=fettle.Categorical(list("pqr")))
 s = fettle.Study(space, objectives=["loss"], seed=3)
 s.run(lambda p, ctx: {"loss": p.get("o.a.z", 0.5)}, trials=30)
 print(json.dumps([t.params for t in s.trials]))

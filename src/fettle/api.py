@@ -305,8 +305,10 @@ def _measure_once(
 
 
 def stored_artifacts(study: Study) -> dict[str, str]:
+    """What was written for the study before, by the names that `Result.export` gives it."""
     folder = study.storage.folder(study.name)
-    found = {"report": folder / "report.html", "winner": folder / "winner"}
+    winner = folder / "winner"
+    found = {"report": folder / "report.html", "folder": winner, "run": winner / "run.sh"}
     return {key: str(path) for key, path in found.items() if path.exists()}
 
 

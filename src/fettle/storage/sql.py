@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -48,12 +48,14 @@ _inherited: list[object] = []  # a fork's copies of its parent's connections: cl
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
-class _Connection(sqlite3.Connection):
-    """One that closes with the thread that it belongs to."""
+class _Owner:
+    """Closes a thread's connection when the thread, which alone holds this, has ended."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
 
     def __del__(self) -> None:
-        with suppress(sqlite3.Error):  # it was never opened
-            self.close()
+        self.db.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class SqlStorage:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._local = threading.local()
-        self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()  # a thread's ends with the thread
+        self._owners: weakref.WeakSet[_Owner] = weakref.WeakSet()
         self._guard = threading.Lock()
         self._held: dict[str, tuple[int, float]] = {}  # token -> (study id, lease): turns to renew
         self._renewer: threading.Thread | None = None
@@ -85,7 +87,7 @@ class SqlStorage:
 
     def _after_fork(self) -> None:
         if self._pid != os.getpid():
-            _inherited.append((self._local, list(self._all)))
+            _inherited.append((self._local, list(self._owners)))
             self._begin()
 
     def _create(self, db: sqlite3.Connection) -> None:
@@ -156,9 +158,9 @@ class SqlStorage:
         """Closes all connections; may be called again, and a later use opens new ones."""
         self._after_fork()
         with self._guard:
-            connections, wake = list(self._all), self._wake
-        for db in connections:
-            db.close()
+            owners, wake = list(self._owners), self._wake
+        for owner in owners:
+            owner.db.close()
         self._begin()
         wake.set()  # the renewer ends
 
@@ -198,26 +200,21 @@ class SqlStorage:
 
     def _connection(self) -> sqlite3.Connection:
         self._after_fork()
-        db: _Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            db = sqlite3.connect(
-                self.path, timeout=20.0, isolation_level=None, check_same_thread=False, factory=_Connection
-            )
-            try:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute(f"PRAGMA synchronous = {self._synchronous}")
-            except BaseException:
-                db.close()
-                raise
-            self._local.db = db
+        owner: _Owner | None = getattr(self._local, "owner", None)
+        if owner is None:
+            db = sqlite3.connect(self.path, timeout=20.0, isolation_level=None, check_same_thread=False)
+            owner = _Owner(db)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            self._local.owner = owner
             with self._guard:
-                self._all.add(db)
-        return db
+                self._owners.add(owner)
+        return owner.db
 
     def _rollback(self) -> None:
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is not None and db.in_transaction:
-            db.execute("ROLLBACK")
+        owner: _Owner | None = getattr(self._local, "owner", None)
+        if owner is not None and owner.db.in_transaction:
+            owner.db.execute("ROLLBACK")
 
 
 class SqlJournal:
