@@ -58,11 +58,13 @@ def processes(mark: str) -> dict[int, str]:
 
 
 def role(line: str) -> str:
+    if "fettle.cli.main" in line:  # whose arguments name the server, too
+        return "driver"
     if SERVER.name in line:
         return "server"
     if "supervisor.py" in line:
         return "supervisor"
-    return "worker" if "fettle.executors.worker" in line else "driver"
+    return "worker" if "fettle.executors.worker" in line else "other"
 
 
 def answering(ports: Iterator[int] | set[int]) -> list[int]:

@@ -30,6 +30,7 @@ MEMORY_MARGIN = 1.3  # allotted memory over the peak
 _CALM_WAIT_S = 10.0
 _NO_END = {"timeout", "stalled", "unfinished"}  # kinds of error of answers that did not come in time
 _SEARCH_S = 20.0  # of probing at most; most servers take much less to reach the half-width
+_AGAIN_S = 6.0
 _HALF_WIDTH = 0.08  # of the rate's interval
 _LIMIT_S = 60.0  # for a trial that nobody has given a limit
 _OPERATING, _AT_RATE = 2.4, 4.0  # times the requests that the percentile takes, as slow ones come in bursts
@@ -148,13 +149,14 @@ def _figures(run: _Run, mode: str, rate: float | None, observer: TreeObserver) -
     capacity = max(warm.throughput_rps, 1.0)
     # A guess from elsewhere is checked against what the warm-up has shown.
     start = min(rate, 1.1 * capacity) if rate else 0.85 * capacity
-    result = _calm(run, lambda: _search(run, start, observer))
+    result = _calm(run, lambda: _search(run, start, observer, known=bool(rate)))
     return _priced(run, _answered(run, result, observer), observer)
 
 
-def _search(run: _Run, start: float, observer: TreeObserver) -> RateResult:
+def _search(run: _Run, start: float, observer: TreeObserver, *, known: bool) -> RateResult:
+    """known: the rate has been found before, and is looked at again: many short looks tell more than a long one."""
     left, slo = run.left_s(), run.problem.slo
-    usual = min(_SEARCH_S, max(4.0, 0.4 * left))
+    usual = min(_AGAIN_S if known else _SEARCH_S, max(4.0, 0.4 * left))
     # A slow server takes longer to get through the requests that a percentile needs.
     wanted = min(max(usual, 4.0 * figures.needed_n(slo) / start), max(usual, 0.6 * left))
     budget = min(wanted, max(1.0, left - _rest_s(run, start)))
