@@ -59,15 +59,15 @@ study.run(evaluate, trials=trials, executor="process", workers=2)
 class Storm:
     """Drivers of one study after another, each killed or hurt, until `kills` have struck."""
 
-    def __init__(self, folder: Path, seed: int, kills: int) -> None:
+    def __init__(self, folder: Path, seed: int, kills: int, driver: str = _DRIVER) -> None:
         self.url, self.side = folder / "a.db", folder / "told.jsonl"
-        self.rng, self.kills = random.Random(seed), kills
+        self.rng, self.kills, self.driver = random.Random(seed), kills, driver
         self.struck = {"driver": 0, "worker": 0, "supervisor": 0}
         self.mark = f"FETTLE_STORM={os.getpid()}-{seed}-{time.monotonic_ns()}"
 
     def drive(self, trials: int) -> subprocess.Popen[bytes]:
         name, _, value = self.mark.partition("=")
-        argv = [sys.executable, "-c", _DRIVER, str(self.url), str(self.side), str(trials)]
+        argv = [sys.executable, "-c", self.driver, str(self.url), str(self.side), str(trials)]
         return subprocess.Popen(argv, env={**os.environ, name: value})
 
     def run(self) -> None:
@@ -193,3 +193,33 @@ def test_fifty_kills(tmp_path: Path, seed: int) -> None:
     storm.run()
     storm.finish()
     assert all(storm.struck.values()), storm.struck
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("sound", "faulty"),
+    [
+        (
+            "super().record(events)",
+            "super().record([e for e in events if e.kind != 'told' or e.number % 5 != 2])",
+        ),
+        (
+            "super().record(events)",
+            "super().record([type(e)(e.kind, e.number, {**e.payload, 'metrics': {'loss': 9.0}}, 0.0) for e in events])",
+        ),
+        (
+            "study = Noted(",
+            "import subprocess; subprocess.Popen(['sleep', '20'], start_new_session=True)\nstudy = Noted(",
+        ),
+    ],
+    ids=["a result is dropped", "a result is changed", "a process is left"],
+)
+def test_the_checks_find_faults(tmp_path: Path, sound: str, faulty: str) -> None:
+    assert _DRIVER.count(sound) == 1
+    storm = Storm(tmp_path, 0, kills=6, driver=_DRIVER.replace(sound, faulty))
+    with pytest.raises(AssertionError) as caught:
+        storm.run()
+        storm.finish()
+    assert ("outlived" in str(caught.value)) == ("sleep" in faulty)
+    for pid in storm.running():
+        os.kill(pid, signal.SIGKILL)

@@ -19,7 +19,7 @@ import fettle
 from fettle import api
 from fettle.core.errors import FettleError
 from fettle.core.trial import State
-from fettle.host.machine import machine_lock
+from fettle.host.machine import machine_lock, usable_cores
 from fettle.problems.serve import confirm, measure
 from fettle.problems.serve.problem import ServeProblem
 from fettle.study import Study
@@ -27,6 +27,12 @@ from fettle.study import Study
 DATA = Path(measure.__file__).parents[2] / "data"
 SLO = "p90=40ms"  # generous, and no more requests than a short trial has
 pytestmark = pytest.mark.medium
+
+
+def busy(study: Study) -> bool:
+    """Others compute on this machine: then "no answer" is a right answer, too."""
+    marked = any(t.artifacts.get("noise", {}).get("marked") for t in study.trials)
+    return marked or os.getloadavg()[0] > len(usable_cores())
 
 
 def test_serve_finds_confirms_and_exports(trials: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,10 +47,10 @@ def test_serve_finds_confirms_and_exports(trials: Any, tmp_path: Path, monkeypat
         fix={"graph_optimization": "all"},
     )
     best, document = result.best, result.document
-    if best is None and any(t.artifacts.get("noise", {}).get("marked") for t in result.study.trials):
+    if best is None and busy(result.study):
         assert document["feasible"] is False
+        assert document["reason"]
         assert "run" not in result.artifacts
-        print([(t.error, t.artifacts["noise"]) for t in result.study.trials])
         pytest.skip("other work on this machine leaves no answer just now")
     assert best is not None, [(t.state, t.error) for t in result.study.trials]
     assert best.confirmed is not None
