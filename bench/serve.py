@@ -92,7 +92,7 @@ def main() -> None:
     rows = [winner_row(result)]
     if result.best is not None:
         rows.append(repeats_row(result, 3 if args.quick else args.repeat))
-        rows.append(early_stop_row(result, 2 if args.quick else 6))
+        rows.append(early_stop_row(result, 2 if args.quick else 4))
     machine = dict(result.study.log.experiment["fingerprint"])
     landed = {"schema": 1, "machine": machine, "seed": args.seed, "begun_s": begun, "rows": rows}
     RESULTS.parent.mkdir(exist_ok=True)

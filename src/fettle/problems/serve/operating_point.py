@@ -121,7 +121,7 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     z2 = _Z * _Z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, centre - half) if share > 0.0 else 0.0, min(1.0, centre + half)
 
 
 def probe_record(samples: Samples, slo: SLO) -> ProbeRecord:
