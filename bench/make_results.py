@@ -21,24 +21,14 @@ def core(rows: Rows) -> Iterator[str]:
     yield "| what | figure | bar |"
     yield "| --- | --- | --- |"
     for row in rows:
-        if row["row"] == "ask_tell":
-            what = f"ask + tell, random algorithm, {row['storage']}, {row['trials']:,} trials"
-            yield f"| {what} | {row['cpu_ms']:.3f} ms of CPU | under {row['bar_ms']:g} ms |"
-        elif row["row"] == "memory":
-            what = f"traced memory of a told trial, {row['trials']:,} trials"
-            yield f"| {what} | {row['bytes_per_trial']:,.0f} bytes | under {row['bar_bytes']:,} bytes |"
-        elif row["row"] == "turns":
-            whole = "no number twice, no gap" if row["numbers_whole"] else "NUMBERS BROKEN"
-            what = f"{row['processes']} processes proposing at once, SQLite"
-            yield f"| {what} | {row['turns_per_s']:,.0f} turns/s, {whole} | at least {row['bar_per_s']} |"
-        elif row["row"] == "import":
-            yield f"| `python -c 'import fettle'` | {row['cpu_s']:.3f} s of CPU | under {row['bar_s']:g} s |"
+        verdict = "holds" if row["holds"] else "MISSED"
+        yield f"| {row['figure']} | {row['value']:,.4g} {row['unit']} | {row['bar']}: {verdict} |"
 
 
 def kills(rows: Rows) -> Iterator[str]:
     yield "| what | figure | bar |"
     yield "| --- | --- | --- |"
-    (row,) = rows
+    row = rows[0]  # the sum of the others
     by = ", ".join(f"{what} {n}" for what, n in row["by_what"].items())
     yield f"| SIGKILLs | {row['kills']} ({by}) | at least 200 |"
     yield f"| told results lost | {row['told_lost']} | 0 |"
@@ -142,7 +132,7 @@ def main() -> None:
         landed = load(name)
         if landed is None:
             continue
-        machine = landed.get("machine") or {"cores": "?", "python": "?"}
+        machine = landed.get("machine") or landed.get("fingerprint") or {"cores": "?", "python": "?"}
         where = f"{machine.get('cpu_model', 'unknown CPU')}, {machine['cores']} cores, Python {machine['python']}"
         lines += ["", f"## {title}", "", f"`{command}` on {where}; seed {landed.get('seed', 0)}.", ""]
         lines += list(write(landed["rows"] if isinstance(landed["rows"], list) else [landed["rows"]]))
