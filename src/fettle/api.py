@@ -1,5 +1,6 @@
 """One call from a model to an answer. The command line and the experiment files call these functions."""
 
+import itertools
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fettle import registry
 from fettle.core.answer import effective
@@ -166,9 +169,10 @@ def measure(
     executor = _executor(watch)
     try:
         payloads = []
-        for _ in range(repeat):
+        for nth in range(repeat):
             with _alone(problem, study, watch):
-                payload = _measure_once(study, problem, executor, trial or 0, chosen, {"mode": "search", "rate": rate})
+                settings = {"mode": "search", "rate": rate}
+                payload = _measure_once(study, problem, executor, (trial or 0, nth), chosen, settings)
             payloads.append(payload)
             if trial is not None:
                 again = {"source": "measure", "wall_s": 0.0, **payload}
@@ -270,9 +274,11 @@ def _confirm(study: Study, problem: Problem, executor: Executor, budget_s: float
     # What the search left over belongs to the confirmation, too: certainty is what is missing now.
     left = 120.0 if budget_s is None else max(CONFIRM_RATIO * budget_s, budget_s - log.seconds)
 
+    measured = itertools.count()
+
     def again(params: Any, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         number = next((t.number for t in log.trials if t.params == params), 0)
-        payload = _measure_once(study, problem, executor, number, params, settings)
+        payload = _measure_once(study, problem, executor, (number, next(measured)), params, settings)
         if watch is not None:
             watch.on_event(log, Event("remeasured", number, {"settings": dict(settings), **payload}, time.time()))
             watch.tick(left - (time.monotonic() - begun))
@@ -286,13 +292,16 @@ def _confirm(study: Study, problem: Problem, executor: Executor, budget_s: float
 
 
 def _measure_once(
-    study: Study, problem: Problem, executor: Executor, number: int, params: Any, settings: Mapping[str, Any]
+    study: Study, problem: Problem, executor: Executor, which: tuple[int, int], params: Any, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One measurement in the executor; returns the payload of its `told` event."""
+    """One measurement in the executor; returns the payload of its `told` event. which: (trial, how many before it),
+    so that each has arrivals of its own, which the study's seed and journal determine."""
+    number, nth = which
+    seed = int(np.random.SeedSequence([study.seed, study.log.seen, nth]).generate_state(1)[0])
     budget_s = (study.log.experiment.get("budget") or {}).get("seconds")
     limit = max(15.0, TRIAL_RATIO * budget_s) if budget_s else 120.0
     folder = study.storage.folder(study.name) / "again"
-    job = Job(number, dict(params), seed=time.time_ns() % 2**31, workdir=folder, limit_s=limit)
+    job = Job(number, dict(params), seed=seed, workdir=folder, limit_s=limit)
     executor.submit(job, partial(problem.measure, settings))
     give_up = time.monotonic() + limit + 30
     while time.monotonic() < give_up:
