@@ -24,6 +24,7 @@ from fettle.study import Study
 CONFIRM_RATIO = 0.25  # of the budget, kept for measuring the best again
 TRIAL_RATIO = 0.2  # of the budget, at most, for one trial
 _ALONE_S = 900.0  # at most so long a measurement waits for those of another study
+_SECOND_TRY = 0.5  # of the search is done when the defaults are tried again
 _HOPELESS = 8  # failed trials and none completed: something is wrong with all of them
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -227,6 +228,10 @@ def _search(
         left = None if budget_s is None else (1 - CONFIRM_RATIO) * budget_s - study.log.seconds
         if left is not None and left <= 0:
             return
+        shares = [1.0 - left / ((1 - CONFIRM_RATIO) * budget_s)] if left is not None and budget_s else []
+        shares += [started / trials] if trials else []
+        if max(shares, default=0.0) >= _SECOND_TRY:
+            _try_baseline_again(study)
         problem = problem.completed(study.trials)
         with _alone(problem, study, watch):
             study.run(
@@ -238,6 +243,14 @@ def _search(
                 failures=_HOPELESS,
                 watch=watch,
             )
+
+
+def _try_baseline_again(study: Study) -> None:
+    """Once more, where the defaults gave no figure for want of calm and not by their own fault: the answer stands
+    beside them."""
+    first = study.log.baseline
+    if first is not None and first.number == 0 and first.failure == "other":
+        study.enqueue(first.params, note="the server's defaults, second try", baseline=True, parent=0)
 
 
 @contextmanager

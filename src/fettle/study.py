@@ -193,11 +193,13 @@ class Study:
         number = self._in_turn(create)
         return self.sync().trials[number]
 
-    def enqueue(self, params: Params, *, note: str = "", baseline: bool = False) -> Trial:
-        """Puts params first in line. baseline: they may lie outside the space, and then cannot win."""
+    def enqueue(self, params: Params, *, note: str = "", baseline: bool = False, parent: int | None = None) -> Trial:
+        """Puts params first in line. baseline: they may lie outside the space, and then cannot win. parent: the
+        trial that they are another try of."""
         outside = baseline and not self.space.contains(params)
         params = dict(params) if outside else self.space.validate(params)
-        return self._create("enqueued", {"params": params, "note": note, **({"outside": True} if outside else {})})
+        more = {"outside": True} if outside else {}
+        return self._create("enqueued", {"params": params, "note": note, "parent": parent, **more})
 
     def tell(
         self,

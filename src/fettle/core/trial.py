@@ -243,13 +243,14 @@ class TrialLog:
 
     @property
     def baseline(self) -> Trial | None:
-        """The trial of the defaults, where the study has one: trial 0, or its second try if that was lost."""
+        """The trial of the defaults, where the study has one: trial 0, or a later try where that gave no figures."""
         if not self.experiment.get("baseline") or not self.trials:
             return None
         first = self.trials[0]
-        if first.failure != "lost":
+        if first.state is not State.FAILED:
             return first
-        return next((t for t in self.trials if t.parent == 0), first)
+        tries = [first, *(t for t in self.trials if t.parent == 0 and t.params == first.params)]
+        return next((t for t in tries if t.state is State.COMPLETE), tries[-1])
 
     def outcome(self, trial: Trial) -> Outcome:
         return outcome(trial, self.objectives, self.constraints)

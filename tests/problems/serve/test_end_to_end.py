@@ -17,8 +17,9 @@ import pytest
 
 import fettle
 from fettle import api
-from fettle.core.errors import FettleError
+from fettle.core.errors import FettleError, TrialFailure
 from fettle.core.trial import State
+from fettle.executors.inline import InlineExecutor
 from fettle.host.machine import machine_lock, usable_cores
 from fettle.problems.serve import confirm, measure
 from fettle.problems.serve.problem import ServeProblem
@@ -110,6 +111,36 @@ def test_trial_0_outside_the_space_is_measured_and_cannot_win(
     assert first.state.finished
     assert result.best is None or result.best.number == 1
     assert result.document["baseline"]["number"] == 0
+
+
+def test_defaults_that_gave_no_figure_are_tried_again_later(
+    trials: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A neighbour's load took trial 0's requests: the answer must not lack its baseline for that."""
+    monkeypatch.setattr(ServeProblem, "confirm", lambda *a, **k: iter(()))
+
+    def evaluate(self: ServeProblem, params: Any, ctx: Any) -> Any:
+        if ctx.number == 0:
+            raise TrialFailure("not enough requests", failure="other")
+        return {
+            "throughput_rps": 10.0 * ctx.number,
+            "cost_per_million": 1.0 / ctx.number,
+            "error_ratio": 0.0,
+            "latency_p99_s": 0.5,
+        }
+
+    monkeypatch.setattr(ServeProblem, "evaluate", evaluate)
+    monkeypatch.setattr(api, "_executor", lambda watch: InlineExecutor())
+    target = {**trials.target("good"), "space": {"threads": {"int": [1, 9]}}}
+    result = fettle.serve(
+        trials.model, slo="p99=1s", target=target, trials=6, budget="60s", storage=tmp_path / "studies.db"
+    )
+    again = [t for t in result.study.trials if t.parent == 0]
+    assert [t.params for t in again] == [result.study.trials[0].params]
+    assert again[0].number == 3, "when half of the search is done"
+    assert result.study.log.baseline == again[0]
+    assert result.document["baseline"]["number"] == 3
+    assert len(result.study.trials) == 6
 
 
 def test_two_studies_at_once_take_turns(trials: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

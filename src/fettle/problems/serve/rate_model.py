@@ -12,7 +12,8 @@ closed form), and the boundary is the rate where it meets the share allowed: a s
 for the bursts it happened to get and for the time its queue took to fill. The fluid server only has to
 explain much of the noise; what it gets wrong near the boundary, the fitted probability takes up.
 
-Requests near each other, and those of one probe, err together: the errors are cluster-robust (Liang & Zeger
+Slow requests come in bursts, so the likelihood counts each of them too often: the prior is weighed against
+bursts, not requests. Requests near each other, and those of one probe, err together: the errors are cluster-robust (Liang & Zeger
 1986), the largest of those by blocks, by probes, and by leaving out one probe at a time, with a Student
 quantile.
 """
@@ -31,6 +32,7 @@ _PRIOR_MEAN = np.array([0.0, 8.0, 6.0])  # b0, b1, b2: weak, against separation
 _PRIOR_SD = np.array([20.0, 8.0, 10.0])
 _VISIBLE = 0.005  # share of the latencies' variance
 _CAPACITIES = np.linspace(-0.3, 1.5, 30)  # tried, relative to the rate looked around
+_BLOCK = 6.0  # limits: requests that are further apart err on their own
 _GRID = 1600
 _SERIES = 8.0  # services
 _CLIP = 4.0  # work beyond so many limits changes nothing any more
@@ -91,6 +93,13 @@ class _Data:
         self.over = np.concatenate([p.over for p in probes])[self.use]
         log_rates = [np.full(p.over.size, math.log(p.rate / around)) for p in probes]
         self.log_rate = np.concatenate(log_rates)[self.use]
+        self.precision = self.burst() / _PRIOR_SD**2
+
+    def burst(self) -> float:
+        """How many slow requests come together: by so much does the likelihood count each of them too often."""
+        blocks, _ = self.clusters(_BLOCK * self.limit_s)
+        slow = np.bincount(blocks, self.over)
+        return max(1.0, float((slow**2).sum()) / max(float(slow.sum()), 1.0))
 
     def work(self, capacity: float) -> Floats:
         waits = [waiting_work(p.scheduled_s, capacity) for p in self.probes]
@@ -213,11 +222,11 @@ def _residual(data: _Data, log_capacity: float) -> tuple[Floats, float, float]:
 def _logistic(data: _Data, capacity: float, start: Floats) -> Floats:
     """Penalised maximum likelihood of b0, b1, b2 at this capacity, by Newton steps."""
     X = np.column_stack([np.ones(data.over.size), data.work(capacity), data.log_rate])
-    precision = 1.0 / _PRIOR_SD[:3] ** 2
+    precision = data.precision
     b = start.copy()
     for _ in range(8):
         p = _expit(X @ b)
-        gradient = X.T @ (data.over - p) - precision * (b - _PRIOR_MEAN[:3])
+        gradient = X.T @ (data.over - p) - precision * (b - _PRIOR_MEAN)
         hessian = _gram(X, X * (p * (1.0 - p))[:, None]) + np.diag(precision)
         step = np.linalg.solve(hessian, gradient)
         b = b + step * min(1.0, 4.0 / max(1e-9, float(np.abs(step).max())))
@@ -270,7 +279,7 @@ def _variance(data: _Data, theta: Floats, gradient: Floats) -> tuple[float, floa
     by_capacity = (data.work(capacity * math.exp(h)) - data.work(capacity * math.exp(-h))) / (2.0 * h)
     X = np.column_stack([np.ones(data.over.size), work, data.log_rate])
     p = _expit(X @ theta[:3])
-    precision = np.diag(1.0 / _PRIOR_SD**2)
+    precision = np.diag(data.precision)
     weighted = X * (p * (1.0 - p))[:, None]
     information = _gram(weighted, X)
     lever = np.linalg.solve(information + precision, gradient[:3])
@@ -284,12 +293,12 @@ def _variance(data: _Data, theta: Floats, gradient: Floats) -> tuple[float, floa
     influence = (X @ lever) * (data.over - p) + by_latency
     model = float(lever @ (information + precision) @ lever)
     worst, freedom = model, 30.0
-    for cluster in data.clusters(6.0 * data.limit_s):
+    for cluster in data.clusters(_BLOCK * data.limit_s):
         sums = np.bincount(cluster, influence)
         count = np.unique(cluster).size
         if count < 4:
             continue
-        prior = float(lever @ precision @ lever)
+        prior = float((_PRIOR_SD * data.precision * lever) @ (_PRIOR_SD * data.precision * lever))
         value = float((sums**2).sum()) * count / (count - 1.0) + prior
         effective = float((sums**2).sum()) ** 2 / max(float((sums**4).sum()), 1e-300)
         if value > worst:

@@ -39,6 +39,7 @@ _ODDS = (1.0, 3.0, 1.5, 0.7)  # probes are put where the odds of a slow request 
 _NEAR = 0.35  # probes further away (in the logarithm of the rate) say nothing about the boundary
 _MAX_BRACKET = 14
 _LEAST_NEAR = 5  # probes near the boundary before the search may end early
+_LEAST_SLOW, _FURTHER = 10, 1.05
 _DOWN, _DEEP_DOWN, _UP = 0.72, 0.5, 1.4
 
 
@@ -238,7 +239,8 @@ class _Search:
         while self.used_s + length <= until_s:
             binding = min(fits, key=lambda m: fits[m].rate.value)
             fit = fits[binding]
-            near = len(self.counted(binding, fit.rate.value))
+            counted = self.counted(binding, fit.rate.value)
+            near, slow = len(counted), sum(float(c.over[c.scheduled_s >= c.start_s].sum()) for c in counted)
             if self.floor_rate is not None and near >= 3 and fit.rate.high < self.floor_rate:
                 return self.stopped(fit.rate.high)
             if near >= _LEAST_NEAR and 1.5 * fit.half_width_ratio <= settings.half_width:
@@ -246,6 +248,8 @@ class _Search:
                 if max(f.half_width_ratio for f in fits.values()) <= settings.half_width:
                     return fits
             factor = fit.rate_at(_ODDS[turn % len(_ODDS)]) / fit.rate.value
+            if slow < _LEAST_SLOW:  # the limit has hardly been seen to be passed: look for it further up
+                factor *= _FURTHER
             samples = self.measure(fit.rate.value * min(max(factor, 0.85), 1.15), length)
             turn += 1
             if _dead(samples):
