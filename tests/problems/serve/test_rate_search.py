@@ -19,19 +19,19 @@ def server(law: ServerLaw, slo: SLO, seed: int) -> SimulatedServer:
 
 RUNS = 30
 CASES = [("queueing", 12, 0.801), ("batching", 5, 0.811), ("drifting", 5, 0.722), ("heavy_tailed", 12, 0.903)]
-TOO_NOISY = pytest.mark.xfail(reason="not met yet: too few answers, or too wide, where service times are noisy")
 
 
 @functools.cache
-def many_runs(kind: str, limit: int, load: float) -> tuple[int, list[float]]:
+def many_runs(kind: str, limit: int, load: float, budget_s: float = 10.0) -> tuple[int, list[float]]:
     """(intervals that held the truth, relative half-widths of those that were given)"""
     law = KINDS[kind](600.0)
     slo = SLO({"p99": limit * law.service_s})
     truth = load * law.capacity  # from simulations of a million requests
     held, widths = 0, []
     for seed in range(RUNS):
-        result = search(server(law, slo, seed).probe, slo, start_rate=law.capacity * (0.6 + 0.02 * seed))
-        assert result.seconds < 14.0
+        settings = RateSearch(budget_s=budget_s)
+        result = search(server(law, slo, seed).probe, slo, settings, start_rate=law.capacity * (0.6 + 0.02 * seed))
+        assert result.seconds < budget_s + 4.0
         if result.rate is not None:
             held += result.rate.low <= truth <= result.rate.high
             widths.append((result.rate.high - result.rate.low) / 2.0 / result.rate.value)
@@ -48,11 +48,12 @@ def test_the_intervals_that_are_given_hold_the_truth(kind, limit, load):
 
 @pytest.mark.medium
 @pytest.mark.parametrize(
-    ("kind", "limit", "load"),
-    [c if c[0] in ("batching", "drifting") else pytest.param(*c, marks=TOO_NOISY) for c in CASES],
+    ("kind", "limit", "load", "budget_s"),
+    [(*c, 10.0) for c in CASES[1:]] + [pytest.param(*CASES[0], 30.0, marks=pytest.mark.slow)],
 )
-def test_nearly_every_run_gives_a_narrow_interval(kind, limit, load):
-    _, widths = many_runs(kind, limit, load)
+def test_nearly_every_run_gives_a_narrow_interval(kind, limit, load, budget_s):
+    """Exponential service times take three times as long: slow requests then come in the longest bursts."""
+    _, widths = many_runs(kind, limit, load, budget_s)
     assert len(widths) >= 0.9 * RUNS
     assert np.median(widths) <= 0.10
 

@@ -13,9 +13,9 @@ for the bursts it happened to get and for the time its queue took to fill. The f
 explain much of the noise; what it gets wrong near the boundary, the fitted probability takes up.
 
 Slow requests come in bursts, so the likelihood counts each of them too often: the prior is weighed against
-bursts, not requests. Requests near each other, and those of one probe, err together: the errors are cluster-robust (Liang & Zeger
-1986), the largest of those by blocks, by probes, and by leaving out one probe at a time, with a Student
-quantile.
+bursts, not requests. Requests near each other, and those of one probe, err together: the errors are
+cluster-robust (Liang & Zeger 1986), the largest of those by blocks, by probes, and by leaving out one stretch
+of time after the other, with a Student quantile.
 """
 
 import itertools
