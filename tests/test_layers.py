@@ -41,6 +41,7 @@ _TORCH = ("problems/nas", "problems/compress", "problems/runtimes", "problems/fu
 FENCES: dict[str, tuple[str, ...]] = {
     "torch": _TORCH,
     "ray": ("executors/ray",),
+    "cmaes": ("algorithms/cmaes",),
     "onnx": ("problems",),
     "onnxruntime": ("problems", "host/machine", "cli/doctor"),
     "mosec": ("problems/serve/targets",),

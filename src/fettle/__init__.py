@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Algorithm": "core.protocols",
     "Auto": "algorithms.auto",
+    "CMAES": "algorithms.cmaes",
     "Categorical": "core.space",
     "Choice": "core.space",
     "Constraint": "core.trial",
@@ -19,6 +20,7 @@ _HOME = {
     "Grid": "algorithms.grid",
     "Int": "core.space",
     "InvalidInput": "core.errors",
+    "NSGA2": "algorithms.nsga2",
     "Objective": "core.trial",
     "Ordinal": "core.space",
     "Outcome": "core.trial",
@@ -29,6 +31,7 @@ _HOME = {
     "Space": "core.space",
     "State": "core.trial",
     "Study": "study",
+    "TPE": "algorithms.tpe",
     "Trial": "core.trial",
     "TrialFailure": "core.errors",
     "TrialStopped": "core.errors",

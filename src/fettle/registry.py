@@ -12,10 +12,13 @@ from fettle.core.errors import InvalidInput
 BUILTIN: Mapping[str, Mapping[str, str]] = {
     "algorithms": {
         "auto": "fettle.algorithms.auto:Auto",
+        "cmaes": "fettle.algorithms.cmaes:CMAES",
         "evolution": "fettle.algorithms.evolution:Evolution",
         "grid": "fettle.algorithms.grid:Grid",
+        "nsga2": "fettle.algorithms.nsga2:NSGA2",
         "qmc": "fettle.algorithms.qmc:QMC",
         "random": "fettle.algorithms.random:Random",
+        "tpe": "fettle.algorithms.tpe:TPE",
     },
     "schedulers": {"full": "fettle.schedulers.full:Full"},
     "executors": {
