@@ -112,12 +112,43 @@ def _params(trial: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in trial["params"].items())
 
 
+def search(rows: Rows) -> Iterator[str]:
+    """The tables of bench/compare.py, as it landed them."""
+    for row in rows:
+        yield f"### The {row['row']} list"
+        yield ""
+        for table in row["tables"]:
+            yield f"**{table['title']}**"
+            yield ""
+            yield "| " + " | ".join(table["head"]) + " |"
+            yield "|" + " --- |" * len(table["head"])
+            yield from ("| " + " | ".join(line) + " |" for line in table["body"])
+            yield ""
+
+
+def search_cost(rows: Rows) -> Iterator[str]:
+    yield "| method | trials told | mean ms | slowest of 50, ms | bar |"
+    yield "| --- | --- | --- | --- | --- |"
+    for row in rows:
+        verdict = "" if "holds" not in row else ": holds" if row["holds"] else ": MISSED"
+        if row["row"] == "cost":
+            bar = "" if row["bar_ms"] is None else f"{row['bar_ms']:g}"
+            yield f"| {row['method']} | {row['n']} | {row['mean_ms']:.3g} | {row['worst_ms']:.3g} | {bar}{verdict} |"
+        else:
+            bar = f"{row['bar_s']:g} s{verdict}"
+            yield f"| {row['method']}: import and first model-based asks | | {row['cpu_s']:.3g} s | | {bar} |"
+    yield ""
+    yield "![CPU per ask and tell against told trials](results/search_cost.svg)"
+
+
 SECTIONS: tuple[tuple[str, str, str, Callable[[Rows], Iterator[str]]], ...] = (
     ("core", "The core", "python bench/core.py", core),
     ("kills", "SIGKILLs at random", "python bench/kills.py", kills),
     ("generator", "The load generator", "python bench/generator.py", generator),
     ("rate_search", "The rate search on simulated servers", "python bench/rate_search.py", rate_search),
     ("serve", "What `fettle serve` finds, and whether its prediction holds", "python bench/serve.py", serve),
+    ("search", "Search algorithms and their peers", "python bench/search.py, then bench/compare.py --land", search),
+    ("search_cost", "What a suggestion costs", "python bench/search_cost.py", search_cost),
 )
 
 
