@@ -1,0 +1,242 @@
+"""What is believed of a part of a space after some trials: Gaussian processes of losses, bounds, failures and cost."""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fettle.algorithms.history import Arrays
+from fettle.core.domains import Column
+from fettle.surrogates.acquisition import Valued
+from fettle.surrogates.feasibility import classes, labels, log_spared, log_within
+from fettle.surrogates.gp import GP, GPPosterior, imputed
+from fettle.surrogates.outputs import PRESSURES, Outputs
+
+Floats = np.ndarray
+_LEARNED_FROM = 160  # points: of more, hyper-parameters are learned from a part
+_MOST, _BEST, _LATEST = 500, 150, 100  # of more points, a process is given the best, the latest and the nearest
+
+
+def schedule(n: int) -> int:
+    """How many of n trials the hyper-parameters are learned from: ever rarer refits, at fixed counts."""
+    if n <= 20:
+        return n
+    if n <= 40:
+        return n // 2 * 2
+    step = 40
+    while int(step * 1.1) <= n:
+        step = int(step * 1.1)
+    return step
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of the history, and the columns that vary among them, as indices. key: its name in caches."""
+
+    key: Hashable
+    rows: Floats
+    columns: Floats
+
+
+@dataclass(slots=True)
+class Fits:
+    """Hyper-parameters, by what they are of. Forgotten when an earlier tell was replaced."""
+
+    gp: GP
+    columns: Sequence[Column]
+    _version: int = 0
+    _known: dict[tuple[Hashable, Hashable], tuple[int, float, Floats]] = field(default_factory=dict)
+
+    def at(self, version: int) -> None:
+        if version != self._version:
+            self._version = version
+            self._known.clear()
+
+    def of(self, part: Part) -> list[Column]:
+        return [self.columns[j] for j in part.columns]
+
+    def loss(self, part: Part, what: Hashable, X: Floats, y: Floats, noise: Floats) -> tuple[float, Floats]:
+        """(pressure of the outputs, theta) for losses y, chosen by their evidence; noise: standard errors."""
+
+        def learned(count: int) -> tuple[float, Floats]:
+            some = _some(y[:count])
+            x, losses = X[:count][some], y[:count][some]
+            best: tuple[float, float, Floats] | None = None
+            for pressure in PRESSURES:
+                outputs = Outputs.of(losses, pressure)
+                known = (outputs.slope(losses) * noise[:count][some]) ** 2
+                start = None if best is None else best[2]
+                theta, score = self.gp.learn(x, outputs(losses), self.of(part), known, start)
+                score += outputs.log_jacobian(losses)
+                if best is None or score > best[0]:
+                    best = (score, pressure, theta)
+            assert best is not None
+            return best[1], best[2]
+
+        return self._cached(part, what, len(y), learned)
+
+    def plain(self, part: Part, what: Hashable, X: Floats, y: Floats) -> Floats:
+        """theta for values that are used as they are."""
+
+        def learned(count: int) -> tuple[float, Floats]:
+            some = _some(y[:count])
+            return 0.0, self.gp.learn(X[:count][some], y[:count][some], self.of(part))[0]
+
+        return self._cached(part, what, len(y), learned)[1]
+
+    def _cached(
+        self, part: Part, what: Hashable, n: int, learned: Callable[[int], tuple[float, Floats]]
+    ) -> tuple[float, Floats]:
+        count = schedule(n)
+        old = self._known.get((part.key, what))
+        if old is None or old[0] != count:
+            old = self._known[part.key, what] = (count, *learned(count))
+        return old[1], old[2]
+
+
+def _some(y: Floats) -> Floats:
+    """Indices of at most _LEARNED_FROM points: the best, and others at equal steps."""
+    if len(y) <= _LEARNED_FROM:
+        return np.arange(len(y))
+    order = np.argsort(y, kind="stable")
+    best, rest = order[: _LEARNED_FROM // 2], order[_LEARNED_FROM // 2 :]
+    return np.sort(np.concatenate([best, rest[:: -(-len(rest) // (_LEARNED_FROM // 2))]]))
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One objective. values (n,): its losses as the process sees them, of which `feasible` (n,) count; best: the lowest
+    of those, as it is believed: by the mean where there is noise; inf where there is none."""
+
+    process: GPPosterior
+    outputs: Outputs
+    values: Floats
+    feasible: Floats
+    best: float
+    noisy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """A process that says where something holds."""
+
+    process: GPPosterior
+    value: Callable[[Floats, Floats], Valued]
+
+
+_NOISY = 0.01  # variance of the noise, as a share of the losses', from which the mean and not the luckiest counts
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    part: Part
+    losses: tuple[Loss, ...]
+    chances: tuple[Chance, ...]
+
+    def view(self, U: Floats) -> Floats:
+        result: Floats = U[..., self.part.columns]
+        return result
+
+    def log_chance(self, U: Floats) -> Floats:
+        """(m,): log-probability that nothing fails and all constraints hold."""
+        total, Z = np.zeros(len(U)), self.view(U)
+        for chance in self.chances:
+            total += chance.value(*chance.process.predict(Z))[0]
+        return total
+
+
+def believe(fits: Fits, part: Part, arrays: Arrays) -> Belief:
+    """Processes for all that the rows of a part can tell. No losses are known: `losses` is empty."""
+    U = arrays.U[part.rows][:, part.columns]
+    failure = [arrays.failure[i] for i in part.rows]
+    chances = [_spared(fits, part, U, failure, kind) for kind in classes(failure)]
+    excess = arrays.excess[part.rows]
+    for c in range(excess.shape[1]):
+        known = np.isfinite(excess[:, c])
+        if known.sum() >= 2:
+            chances.append(_within(fits, part, U[known], excess[known, c], c))
+    known = arrays.known[part.rows]
+    exact = known & ~(arrays.censored[part.rows] != 0).any(axis=1)
+    if exact.sum() < 2:
+        return Belief(part, (), tuple(chances))
+    feasible = arrays.feasible[part.rows]
+    losses = tuple(
+        _loss(fits, part, k, U, arrays.losses[part.rows, k], arrays.noise[part.rows, k],
+              arrays.censored[part.rows, k], known, feasible)
+        for k in range(arrays.losses.shape[1])
+    )  # fmt: skip
+    return Belief(part, losses, tuple(chances))
+
+
+def _loss(
+    fits: Fits,
+    part: Part,
+    k: int,
+    U: Floats,
+    y: Floats,
+    noise: Floats,
+    censored: Floats,
+    known: Floats,
+    feasible: Floats,
+) -> Loss:
+    columns = fits.of(part)
+    X, losses, errors, bounds = U[known], y[known], np.nan_to_num(noise[known]), censored[known]
+    exact = bounds == 0
+    pressure, theta = fits.loss(part, ("loss", k), X[exact], losses[exact], errors[exact])
+    outputs = Outputs.of(losses[exact], pressure)
+    values, variances = outputs(losses), (outputs.slope(losses) * errors) ** 2
+    if not exact.all():
+        process = fits.gp.posterior(theta, X[exact], values[exact], columns, variances[exact])
+        values = imputed(process, X, values, bounds)
+    held = feasible[known]
+    if len(values) > _MOST:
+        kept = _nearest(X, values, held)
+        X, values, variances, held = X[kept], values[kept], variances[kept], held[kept]
+    process = fits.gp.posterior(theta, X, values, columns, variances)
+    noisy = process.noise > _NOISY or bool(np.median(variances) > _NOISY)
+    shown = process.predict(X)[0] if noisy else values
+    best = float(shown[held].min()) if held.any() else math.inf
+    return Loss(process, outputs, values, held, best, noisy)
+
+
+def _nearest(X: Floats, values: Floats, feasible: Floats) -> Floats:
+    """Indices of the points that matter for the next proposal: the best, the latest, those nearest to the best."""
+    order = np.argsort(np.where(feasible, values, np.inf), kind="stable")
+    gap = np.nan_to_num(np.abs(X - X[order[0]]), nan=0.5)
+    near = np.argsort((gap**2).sum(axis=1), kind="stable")
+    kept = dict.fromkeys([*order[:_BEST].tolist(), *range(len(X) - _LATEST, len(X))])
+    for i in near.tolist():
+        if len(kept) >= _MOST:
+            break
+        kept[i] = None
+    return np.array(sorted(kept))
+
+
+def _spared(fits: Fits, part: Part, X: Floats, failure: Sequence[str], kind: str) -> Chance:
+    y = labels(failure, kind)
+    kept = slice(max(0, len(y) - _MOST), None)
+    theta = fits.plain(part, ("failure", kind), X, y)
+    return Chance(fits.gp.posterior(theta, X[kept], y[kept], fits.of(part)), log_spared)
+
+
+def _within(fits: Fits, part: Part, X: Floats, excess: Floats, c: int) -> Chance:
+    """The metric of one constraint, its distance from the bound pressed together on both sides."""
+    unit = float(np.median(np.abs(excess))) or 1.0
+    pressed = np.arcsinh(excess / unit)
+    std = float(pressed.std()) or 1.0
+    y, bound = (pressed - pressed.mean()) / std, -float(pressed.mean()) / std
+    kept = slice(max(0, len(y) - _MOST), None)
+    theta = fits.plain(part, ("bound", c), X, y)
+    return Chance(
+        fits.gp.posterior(theta, X[kept], y[kept], fits.of(part)), lambda mean, std: log_within(mean, std, bound)
+    )
+
+
+def log_cost(fits: Fits, part: Part, arrays: Arrays) -> GPPosterior | None:
+    """The logarithm of what a trial costs, where that is known of two trials at least."""
+    rows = part.rows[np.isfinite(arrays.cost[part.rows]) & (arrays.cost[part.rows] > 0.0)][-_MOST:]
+    if len(rows) < 2:
+        return None
+    X, y = arrays.U[rows][:, part.columns], np.log(arrays.cost[rows])
+    return fits.gp.posterior(fits.plain(part, "cost", X, y), X, y, fits.of(part))

@@ -1,0 +1,75 @@
+"""Acquisition functions: what an evaluation would be worth, by the mean and standard deviation of the loss there.
+
+Losses are minimised; larger is better for what these functions return. Each takes mean (m,), std (m,) and the best
+loss so far, and gives its value and its derivatives by mean and std.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+Floats = np.ndarray
+Valued = tuple[Floats, Floats, Floats]
+_LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
+_FAR = -1e3  # below, log h is its asymptote to working precision
+
+
+def log_h(z: Floats) -> Floats:
+    """log(phi(z) + z Phi(z)), without cancellation for very negative z (Ament et al. 2023, arXiv:2310.20708, eq. 9)."""
+    from scipy.special import erfcx, ndtr
+
+    z = np.asarray(z, float)
+    low = np.minimum(z, -1.0)
+    mills = erfcx(-low / math.sqrt(2.0)) * math.sqrt(math.pi / 2.0)  # Phi / phi
+    tail = np.where(low < _FAR, 1.0 / (low * low), 1.0 + low * mills)
+    high = np.maximum(z, -1.0)
+    direct = np.log(np.exp(-0.5 * high * high - _LOG_ROOT_2PI) + high * ndtr(high))
+    result: Floats = np.where(z < -1.0, -0.5 * low * low - _LOG_ROOT_2PI + np.log(np.maximum(tail, 1e-300)), direct)
+    return result
+
+
+def log_ei(mean: Floats, std: Floats, best: float) -> Valued:
+    """Logarithm of the expected improvement."""
+    from scipy.special import log_ndtr
+
+    z = (best - mean) / std
+    h = log_h(z)
+    by_mean = -np.exp(np.minimum(log_ndtr(z) - h, 50.0)) / std
+    by_std = np.exp(np.minimum(-0.5 * z * z - _LOG_ROOT_2PI - h, 50.0)) / std
+    return np.log(std) + h, by_mean, by_std
+
+
+def ei(mean: Floats, std: Floats, best: float) -> Valued:
+    """Expected improvement (Jones et al. 1998)."""
+    value, by_mean, by_std = log_ei(mean, std, best)
+    value = np.exp(value)
+    return value, value * by_mean, value * by_std
+
+
+def pi(mean: Floats, std: Floats, best: float) -> Valued:
+    """Logarithm of the probability of an improvement."""
+    from scipy.special import log_ndtr
+
+    z = (best - mean) / std
+    value = log_ndtr(z)
+    by_z = np.exp(np.minimum(-0.5 * z * z - _LOG_ROOT_2PI - value, 50.0))
+    return value, -by_z / std, -by_z * z / std
+
+
+def lcb(weight: float) -> Callable[[Floats, Floats, float], Valued]:
+    """Minus the lower confidence bound, mean - weight * std (Srinivas et al. 2010, as UCB for maximisation)."""
+
+    def value(mean: Floats, std: Floats, best: float) -> Valued:
+        return weight * std - mean, -np.ones_like(mean), np.full_like(mean, weight)
+
+    return value
+
+
+NAMES = ("log_ei", "ei", "pi", "ucb", "lcb", "thompson")  # the last one draws functions, see the algorithm
+_BY_NAME: Mapping[str, Callable[[Floats, Floats, float], Valued]] = {"log_ei": log_ei, "ei": ei, "pi": pi}
+
+
+def by_name(name: str, weight: float) -> Callable[[Floats, Floats, float], Valued]:
+    """weight: that of the standard deviation in "ucb" and "lcb", which are one for losses."""
+    return lcb(weight) if name in ("ucb", "lcb") else _BY_NAME[name]

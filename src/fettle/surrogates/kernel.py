@@ -1,0 +1,165 @@
+"""The covariance of the Gaussian processes: a product and a sum of one-dimensional Matérn kernels.
+
+    k(x, z) = s_p m(|x - z| / l) + s_a / d * sum_j m(|x_j - z_j| / (c l_j)),   m: Matérn 5/2
+
+The product has a length per column (ARD) and knows interactions; the sum (Duvenaud et al. 2011, arXiv:1112.4394) learns
+from points that have only some coordinates in common. Points are in the unit cube; unordered values differ by 1. An
+inactive entry (NaN) lies in the middle for the product, and takes no part in the sum.
+
+Hyper-parameters are one vector of logarithms, theta (d + 4,): l (d,), c, s_p, s_a, and the variance of the noise.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fettle.core.domains import Column
+
+Floats = np.ndarray
+C, PRODUCT, SUM, NOISE = -4, -3, -2, -1  # places in theta, after the lengths
+_S5 = math.sqrt(5.0)
+_MIDDLE = 0.5
+
+
+def unordered(columns: Sequence[Column]) -> Floats:
+    """(d,) bool: columns whose values differ or do not, and are never near each other."""
+    return np.array([column.kind in ("categorical", "choice") for column in columns], bool)
+
+
+class Points:
+    """X (n, d) as the kernel sees them. present: None where everything is active."""
+
+    def __init__(self, X: Floats) -> None:
+        missing = np.isnan(X)
+        self.filled = np.where(missing, _MIDDLE, X)
+        self.present: Floats | None = ~missing if missing.any() else None
+
+    def __len__(self) -> int:
+        return len(self.filled)
+
+    def joined(self, more: "Points") -> "Points":
+        """These points, then those."""
+        present = [np.ones(p.filled.shape, bool) if p.present is None else p.present for p in (self, more)]
+        filled = np.concatenate([self.filled, more.filled])
+        return Points(np.where(np.concatenate(present), filled, np.nan))
+
+    def shares(self, d: int) -> Floats:
+        """(n,): how much of the sum is active."""
+        return np.ones(len(self)) if self.present is None else self.present.sum(axis=1) / d
+
+
+def gaps(A: Floats, B: Floats, words: Floats) -> Floats:
+    """|a - b| by column, broadcast; 1 where unordered values differ."""
+    gap: Floats = np.abs(A - B)
+    if words.any():
+        gap[..., words] = gap[..., words] > 1e-9
+    return gap
+
+
+def matern(r: Floats) -> Floats:
+    """Matérn 5/2 of scaled distances."""
+    s = _S5 * r
+    result: Floats = (1.0 + s + s * s / 3.0) * np.exp(-s)
+    return result
+
+
+@dataclass(slots=True)
+class Pairs:
+    """The gaps between all pairs i < j of n points, from which covariances at any theta are made."""
+
+    upper: tuple[Floats, Floats]
+    gap: Floats  # (p, d)
+    both: Floats | None  # (p, d): 1 where both are active
+    shares: Floats  # (n,)
+
+    @classmethod
+    def of(cls, points: Points, words: Floats) -> "Pairs":
+        i, j = np.triu_indices(len(points), 1)
+        gap = gaps(points.filled[i], points.filled[j], words)
+        present = points.present
+        both = None if present is None else (present[i] & present[j]).astype(float)
+        return cls((i, j), gap, both, points.shares(gap.shape[1]))
+
+    def covariance(self, theta: Floats) -> "Covariance":
+        return Covariance(self, theta)
+
+
+class Covariance:
+    """K (n, n) without noise, and what its derivatives need."""
+
+    def __init__(self, pairs: Pairs, theta: Floats) -> None:
+        self.pairs, self.theta = pairs, theta
+        d = pairs.gap.shape[1]
+        scaled = pairs.gap * np.exp(-theta[:d])
+        self.squares = scaled * scaled
+        s = _S5 * np.sqrt(self.squares.sum(axis=1))
+        decay = np.exp(-s)
+        self.product = math.exp(theta[PRODUCT]) * (1.0 + s + s * s / 3.0) * decay
+        self.by_product = (5.0 / 3.0) * math.exp(theta[PRODUCT]) * (1.0 + s) * decay
+        self.weight = math.exp(theta[SUM]) / d
+        t = (_S5 * math.exp(-theta[C])) * scaled
+        fade = np.exp(-t)
+        if pairs.both is not None:
+            fade *= pairs.both
+        self.sum = self.weight * ((1.0 + t + t * t / 3.0) * fade).sum(axis=1)
+        self.by_sum = (self.weight / 3.0) * (1.0 + t) * fade * (t * t)
+        n = len(pairs.shares)
+        self.K = np.empty((n, n))
+        self.K[pairs.upper] = self.K.T[pairs.upper] = self.product + self.sum
+        self.K[np.diag_indices(n)] = self.diagonal
+
+    @property
+    def diagonal(self) -> Floats:
+        """k(x, x), (n,)."""
+        result: Floats = math.exp(self.theta[PRODUCT]) + math.exp(self.theta[SUM]) * self.pairs.shares
+        return result
+
+    def gradient(self, W: Floats) -> Floats:
+        """(d + 4,): derivative of tr(W K) / 2 by theta, for symmetric W (n, n); the noise's place is tr(W) / 2."""
+        d = self.pairs.gap.shape[1]
+        w, diagonal = W[self.pairs.upper], np.diag(W)
+        by_length = w @ self.by_sum
+        result = np.empty(d + 4)
+        result[:d] = (w * self.by_product) @ self.squares + by_length
+        result[C] = by_length.sum()
+        result[PRODUCT] = w @ self.product + 0.5 * math.exp(self.theta[PRODUCT]) * diagonal.sum()
+        result[SUM] = w @ self.sum + 0.5 * math.exp(self.theta[SUM]) * (diagonal @ self.pairs.shares)
+        result[NOISE] = 0.5 * diagonal.sum()
+        return result
+
+
+def cross(theta: Floats, A: Points, B: Points, words: Floats) -> Floats:
+    """k(a, b): (m, n)."""
+    d = len(words)
+    scaled = gaps(A.filled[:, None, :], B.filled[None, :, :], words) * np.exp(-theta[:d])
+    K = math.exp(theta[PRODUCT]) * matern(np.sqrt(np.einsum("mnd,mnd->mn", scaled, scaled)))
+    terms = matern(scaled * math.exp(-theta[C]))
+    if A.present is not None:
+        terms *= A.present[:, None, :]
+    if B.present is not None:
+        terms *= B.present[None, :, :]
+    result: Floats = K + (math.exp(theta[SUM]) / d) * terms.sum(axis=2) if d else K
+    return result
+
+
+def slope(theta: Floats, a: Points, B: Points, words: Floats) -> tuple[Floats, Floats]:
+    """One point's k(a, b) (n,), and its derivative by a (n, d); that by unordered columns means nothing."""
+    d = len(words)
+    inverse = np.exp(-theta[:d])
+    off = a.filled[0] - B.filled
+    scaled = gaps(a.filled[0], B.filled, words) * inverse
+    s = _S5 * np.sqrt(np.einsum("nd,nd->n", scaled, scaled))
+    decay = np.exp(-s)
+    k = math.exp(theta[PRODUCT]) * (1.0 + s + s * s / 3.0) * decay
+    by_square = (-5.0 / 3.0) * math.exp(theta[PRODUCT]) * (1.0 + s) * decay
+    turn = off * (inverse * inverse)
+    weight, rate = math.exp(theta[SUM]) / max(d, 1), math.exp(-theta[C])
+    t = (_S5 * rate) * scaled
+    fade = np.exp(-t)
+    for points in (a, B):
+        if points.present is not None:
+            fade *= points.present
+    k += weight * ((1.0 + t + t * t / 3.0) * fade).sum(axis=1)
+    return k, (by_square[:, None] - (5.0 / 3.0 * weight * rate * rate) * (1.0 + t) * fade) * turn
