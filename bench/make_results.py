@@ -1,6 +1,6 @@
 """Makes bench/RESULTS.md from the rows that the benchmarks have landed in bench/results/.
 
-    python bench/make_results.py
+python bench/make_results.py
 """
 
 import json

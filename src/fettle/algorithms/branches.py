@@ -220,5 +220,5 @@ class Scout:
     def _pool(self, good: Floats, held: Held, free: Floats | None, rng: "Generator") -> Floats:
         if free is None:
             return candidates(self.cube, good, rng, held)
-        U = free[self.cube.within(free, held)]
+        U: Floats = free[self.cube.within(free, held)]
         return U[rng.permutation(len(U))[:_POOL]]

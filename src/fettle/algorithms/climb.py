@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 Floats = np.ndarray
 DRAWN, AROUND = 128, 120  # candidates: all over the part, and near good points
-_STARTS = 3  # candidates that are climbed from
+_STARTS = 2  # candidates that are climbed from
 _APART = 0.08  # in some column, between two starts
-_STEPS = 20
+_STEPS = 15
 _TURNS = 2  # of steps in numbers, then in words
 _ROUNDS, _SHOTS = 3, 40  # without slopes: rounds of random steps, ever smaller
 
@@ -24,12 +24,12 @@ def candidates(cube: Cube, good: Floats, rng: "Generator", held: Held) -> Floats
     """Allowed points of the part: (m, d), m >= 1 unless known constraints refuse them all."""
     if cube.space.only is not None:  # too many to be enumerated
         listed = cube.space.listed_cube
-        U = listed[rng.integers(len(listed), size=20 * (DRAWN + AROUND))]
-        return U[cube.within(U, held)]
+        some: Floats = listed[rng.integers(len(listed), size=20 * (DRAWN + AROUND))]
+        return some[cube.within(some, held)]
     parts = [cube.drawn(DRAWN, rng, held)]
     if len(good):
         parts.append(cube.around(good, AROUND, rng, held))
-    U = np.concatenate(parts)
+    U: Floats = np.concatenate(parts)
     return U[cube.allowed(U)]
 
 
@@ -57,10 +57,13 @@ def _gap(a: Floats, b: Floats) -> float:
 def _uphill(worth: Worth | VolumeWorth, cube: Cube, u: Floats, rng: "Generator", held: Held) -> Floats:
     height = float(worth(u[None])[0])
     for _ in range(_TURNS):
+        before = height
         for step in (_along_slopes if isinstance(worth, Worth) else _by_chance, _by_neighbours):
             v = step(worth, cube, u, rng, held)
             if v is not None and (there := float(worth(v[None])[0])) > height:
                 u, height = v, there
+        if height == before or cube.smooth.all():
+            break
     return u
 
 
@@ -80,7 +83,9 @@ def _along_slopes(worth: Worth | VolumeWorth, cube: Cube, u: Floats, rng: "Gener
         return -value, -gradient[free]
 
     bounds = [(0.0, 1.0)] * len(free)
-    found = minimize(down, u[free], jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS})
+    found = minimize(
+        down, u[free], jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS, "maxfun": 2 * _STEPS}
+    )
     v = u.copy()
     v[free] = np.clip(found.x, 0.0, 1.0)
     return v if cube.allowed(v[None])[0] else None

@@ -113,7 +113,7 @@ class GaussianProcessSearch:
             return None
         rows = np.flatnonzero(feasible)
         mean, _ = belief.losses[0].process.predict(arrays.U[rows])
-        return self.history.numbers()[rows[int(np.argmin(mean))]]
+        return self.history.numbers()[int(rows[int(np.argmin(mean))])]
 
     # -- one proposal -------------------------------------------------------------------------------------------
 
@@ -145,9 +145,8 @@ class GaussianProcessSearch:
         scout = self._scout
         branch = scout.branch(self._fits, arrays, tried, rng) if scout.leaves else None
         if branch is None:
-            belief, held, why = believe(self._fits, self._whole(len(arrays.U)), arrays), {}, ""
-        else:
-            belief, held, why = branch
+            branch = believe(self._fits, self._whole(len(arrays.U)), arrays), {}, ""
+        belief, held, why = branch
         word = scout.word(belief, held, arrays, tried, free, rng)
         if word is not None:
             held, best, reason = word

@@ -75,7 +75,7 @@ class VolumeWorth:
             lower, upper = self.boxes[:, 0, k], self.boxes[:, 1, k]
             volume *= np.maximum(_below(upper, mean, std) - _below(lower, mean, std), 0.0)
         with np.errstate(divide="ignore"):
-            total = np.maximum(np.log(volume.sum(axis=1)), _NEVER) + self.belief.log_chance(U)
+            total: Floats = np.maximum(np.log(volume.sum(axis=1)), _NEVER) + self.belief.log_chance(U)
         return total if self.extra is None else total + self.extra(U)
 
 

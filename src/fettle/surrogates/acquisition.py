@@ -19,7 +19,6 @@ def log_h(z: Floats) -> Floats:
     """log(phi(z) + z Phi(z)), without cancellation for very negative z (Ament et al. 2023, arXiv:2310.20708, eq. 9)."""
     from scipy.special import erfcx, ndtr
 
-    z = np.asarray(z, float)
     low = np.minimum(z, -1.0)
     mills = erfcx(-low / math.sqrt(2.0)) * math.sqrt(math.pi / 2.0)  # Phi / phi
     tail = np.where(low < _FAR, 1.0 / (low * low), 1.0 + low * mills)

@@ -21,8 +21,8 @@ from fettle.surrogates.kernel import (
     Floats,
     Pairs,
     Points,
+    Slopes,
     cross,
-    slope,
     unordered,
 )
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _JITTER = 1e-6
 _REACH = 4.0  # hyper-parameters stay within so many units (in logarithms) of the prior's centre
 _LEAST_VARIANCE = 1e-10
+_STEP = 1e-3  # of a logarithm: between the gradients that give the curvature
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class GP:
     own: float = 0.5
     common: float = 0.3
     noise: float = 0.02
-    steps: int = 25
+    steps: int = 20
 
     def learn(
         self,
@@ -73,6 +74,21 @@ class GP:
         )
         theta: Floats = found.x
         return theta, -float(found.fun)
+
+    def spread(
+        self, theta: Floats, X: Floats, y: Floats, columns: Sequence[Column], noise: Floats | float = 0.0
+    ) -> Floats:
+        """Covariance (d + 4, d + 4) of the hyper-parameters about their mode theta: Laplace's approximation, whose
+        curvature is taken from differences of the gradient, and is nowhere less than a tenth of the prior's."""
+        prior, pairs = _Prior.of(self, columns), Pairs.of(Points(X), unordered(columns))
+        steps = _STEP * np.eye(len(theta))
+        slopes = [[_loss(theta + side * step, prior, pairs, y, noise)[1] for side in (1.0, -1.0)] for step in steps]
+        curvature = np.array([(ahead - behind) / (2.0 * _STEP) for ahead, behind in slopes])
+        scaled = prior.sd[:, None] * (curvature + curvature.T) / 2.0 * prior.sd
+        values, vectors = np.linalg.eigh(scaled)
+        root = prior.sd[:, None] * vectors / np.sqrt(np.maximum(values, 0.1))
+        result: Floats = root @ root.T
+        return result
 
     def posterior(
         self, theta: Floats, X: Floats, y: Floats, columns: Sequence[Column], noise: Floats | float = 0.0
@@ -201,6 +217,7 @@ class GPPosterior:
         self.points, self.y, self._inverse = points, y, factored.inverse
         self._mean = factored.mean(y)
         self._alpha = self._inverse @ (y - self._mean)
+        self._slopes: Slopes | None = None  # cache
 
     def condition(self, Z: Floats, values: Floats) -> "GPPosterior":
         """The process that has also seen `values` (m,) at Z (m, d), by a block update: O(n^2 m)."""
@@ -221,6 +238,23 @@ class GPPosterior:
     def noise(self) -> float:
         return math.exp(self.theta[NOISE])
 
+    @property
+    def mean(self) -> float:
+        """The constant that the process returns to, far from all points."""
+        return self._mean
+
+    def solved(self, R: Floats) -> Floats:
+        """(K + noise)^-1 R, for R (n, s)."""
+        result: Floats = self._inverse @ R
+        return result
+
+    def left_out(self) -> tuple[Floats, Floats]:
+        """Mean (n,) and standard deviation (n,), noise included, of each y as the other points predict it, at the
+        same hyper-parameters (Dubrule 1983, doi:10.1007/BF01033232: the constant mean is estimated anew, too)."""
+        ones = self._inverse.sum(axis=1)
+        precision = np.maximum(np.diag(self._inverse) - ones**2 / ones.sum(), _LEAST_VARIANCE)
+        return self.y - self._alpha / precision, 1.0 / np.sqrt(precision)
+
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Z (m, d) -> mean (m,), standard deviation (m,) of the function, without noise."""
         points = Points(Z)
@@ -235,10 +269,13 @@ class GPPosterior:
 
     def slopes(self, z: Floats) -> tuple[float, float, Floats, Floats]:
         """z (d,) -> mean, standard deviation, and their gradients (d,); those of unordered columns mean nothing."""
-        point = Points(z[None])
-        k, by_z = slope(self.theta, point, self.points, self._words)
+        if self._slopes is None:
+            self._slopes = Slopes(self.theta, self.points, self._words)
+        k, by_z = self._slopes(z)
         weights = self._inverse @ k
-        variance = max(float(self._prior_variance(point)[0] - k @ weights), _LEAST_VARIANCE)
+        active = 1.0 - float(np.isnan(z).mean()) if len(z) else 1.0
+        prior = math.exp(self.theta[PRODUCT]) + math.exp(self.theta[SUM]) * active
+        variance = max(prior - float(k @ weights), _LEAST_VARIANCE)
         std = math.sqrt(variance)
         return self._mean + float(k @ self._alpha), std, self._alpha @ by_z, -(weights @ by_z) / std
 

@@ -21,6 +21,7 @@ Floats = np.ndarray
 C, PRODUCT, SUM, NOISE = -4, -3, -2, -1  # places in theta, after the lengths
 _S5 = math.sqrt(5.0)
 _MIDDLE = 0.5
+_BLOCK = 32_768  # entries of a block, of 8 bytes
 
 
 def unordered(columns: Sequence[Column]) -> Floats:
@@ -61,8 +62,13 @@ def gaps(A: Floats, B: Floats, words: Floats) -> Floats:
 def matern(r: Floats) -> Floats:
     """Matérn 5/2 of scaled distances."""
     s = _S5 * r
-    result: Floats = (1.0 + s + s * s / 3.0) * np.exp(-s)
-    return result
+    polynomial = s * s
+    polynomial /= 3.0
+    polynomial += s
+    polynomial += 1.0
+    np.negative(s, out=s)
+    polynomial *= np.exp(s, out=s)
+    return polynomial
 
 
 @dataclass(slots=True)
@@ -132,34 +138,62 @@ class Covariance:
 
 def cross(theta: Floats, A: Points, B: Points, words: Floats) -> Floats:
     """k(a, b): (m, n)."""
+    m, n, d = len(A), len(B), len(words)
+    K = np.empty((m, n))
+    step = max(1, _BLOCK // max(1, n * d))
+    for begin in range(0, m, step):  # in blocks that fit a core's cache
+        rows = slice(begin, min(begin + step, m))
+        K[rows] = _block(theta, A, rows, B, words)
+    return K
+
+
+def _block(theta: Floats, A: Points, rows: slice, B: Points, words: Floats) -> Floats:
     d = len(words)
-    scaled = gaps(A.filled[:, None, :], B.filled[None, :, :], words) * np.exp(-theta[:d])
-    K = math.exp(theta[PRODUCT]) * matern(np.sqrt(np.einsum("mnd,mnd->mn", scaled, scaled)))
-    terms = matern(scaled * math.exp(-theta[C]))
+    scaled = gaps(A.filled[rows, None, :], B.filled[None, :, :], words)
+    scaled *= np.exp(-theta[:d])
+    K = matern(np.sqrt(np.einsum("mnd,mnd->mn", scaled, scaled)))
+    K *= math.exp(theta[PRODUCT])
+    scaled *= math.exp(-theta[C])
+    terms = matern(scaled)
     if A.present is not None:
-        terms *= A.present[:, None, :]
+        terms *= A.present[rows, None, :]
     if B.present is not None:
         terms *= B.present[None, :, :]
-    result: Floats = K + (math.exp(theta[SUM]) / d) * terms.sum(axis=2) if d else K
-    return result
+    K += (math.exp(theta[SUM]) / max(d, 1)) * terms.sum(axis=2)
+    return K
 
 
-def slope(theta: Floats, a: Points, B: Points, words: Floats) -> tuple[Floats, Floats]:
-    """One point's k(a, b) (n,), and its derivative by a (n, d); that by unordered columns means nothing."""
-    d = len(words)
-    inverse = np.exp(-theta[:d])
-    off = a.filled[0] - B.filled
-    scaled = gaps(a.filled[0], B.filled, words) * inverse
-    s = _S5 * np.sqrt(np.einsum("nd,nd->n", scaled, scaled))
-    decay = np.exp(-s)
-    k = math.exp(theta[PRODUCT]) * (1.0 + s + s * s / 3.0) * decay
-    by_square = (-5.0 / 3.0) * math.exp(theta[PRODUCT]) * (1.0 + s) * decay
-    turn = off * (inverse * inverse)
-    weight, rate = math.exp(theta[SUM]) / max(d, 1), math.exp(-theta[C])
-    t = (_S5 * rate) * scaled
-    fade = np.exp(-t)
-    for points in (a, B):
-        if points.present is not None:
-            fade *= points.present
-    k += weight * ((1.0 + t + t * t / 3.0) * fade).sum(axis=1)
-    return k, (by_square[:, None] - (5.0 / 3.0 * weight * rate * rate) * (1.0 + t) * fade) * turn
+class Slopes:
+    """One point's k(a, b) (n,) for B (n, d) at one theta, and its derivative by a (n, d)."""
+
+    def __init__(self, theta: Floats, B: Points, words: Floats) -> None:
+        d = len(words)
+        self.B, self.words = B, words if words.any() else None
+        self.inverse = np.exp(-theta[:d])
+        self.product, self.weight = math.exp(theta[PRODUCT]), math.exp(theta[SUM]) / max(d, 1)
+        self.rate = math.exp(-theta[C])
+
+    def __call__(self, a: Floats) -> tuple[Floats, Floats]:
+        """a (d,), NaN where inactive; the derivative by unordered columns means nothing."""
+        absent = np.isnan(a)
+        off = (np.where(absent, _MIDDLE, a) - self.B.filled) * self.inverse
+        t = np.abs(off)
+        if self.words is not None:
+            t[:, self.words] = (t[:, self.words] > 1e-9) * self.inverse[self.words]
+        s = _S5 * np.sqrt(np.einsum("nd,nd->n", t, t))
+        decay = self.product * np.exp(-s)
+        k = (1.0 + s + s * s / 3.0) * decay
+        by_square = (1.0 + s) * decay
+        t *= _S5 * self.rate
+        fade = self.weight * np.exp(-t)
+        if absent.any():
+            fade *= ~absent
+        if self.B.present is not None:
+            fade *= self.B.present
+        slow = (1.0 + t) * fade
+        k += (slow + (t * t / 3.0) * fade).sum(axis=1)
+        slow *= self.rate * self.rate
+        slow += by_square[:, None]
+        slow *= off
+        slow *= (-5.0 / 3.0) * self.inverse
+        return k, slow

@@ -133,7 +133,7 @@ def checker(launch: Launch, references: Sequence[Tensors] | None) -> Callable[[i
 
 
 def compare(outputs: Tensors, expected: Tensors) -> str:
-    """"" where the outputs agree with ONNX Runtime's own, else the kind of error."""
+    """ "" where the outputs agree with ONNX Runtime's own, else the kind of error."""
     for name, reference in expected.items():
         got = outputs.get(name)
         if got is None or got.size != np.asarray(reference).size:
