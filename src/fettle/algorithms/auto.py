@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 _MANY, _SELDOM = 1000, 10  # trials from which on a model of all is dear: then only every tenth is its
 _FIRST = 8  # trials before the first mixing
-_FEW = 8  # numbers of which a quadratic model is soon good
+_FEW = 8  # numbers of which a quadratic model is soon good; of 10 to 20 it was worse than none
+_EVERY = {  # how many trials there are to one of the region: tried on smooth and on noisy functions
+    "calm": (2, "few numbers and little noise"),
+    "noisy": (4, "few numbers, with noise"),
+}
 _RECENT = 8  # trials of each that count for its credit
 _JUDGED, _POOR = 30, 0.05  # trials after which the processes are judged; explained share of the variance that is poor
 
@@ -44,9 +48,9 @@ class Auto:
     ) -> "AutoSearch":
         task = (space, objectives, constraints, seed, budget)
         plain: Algorithm = TPE().build(*task) if len(objectives) == 1 else NSGA2().build(*task)
-        smooth = len(objectives) == 1 and all(column.size is None for column in space.columns) and len(space) > 0
-        region = TrustRegion().build(*task) if smooth else None
-        return AutoSearch(len(space), GPBO().build(*task), plain, region)
+        numbers = all(column.size is None for column in space.columns)
+        region = TrustRegion().build(*task) if numbers and len(objectives) == 1 and 0 < len(space) <= _FEW else None
+        return AutoSearch(GPBO().build(*task), plain, region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,8 @@ class Turn:
 class AutoSearch:
     """Its members are told everything; whose turn it is depends on what was told and on the trial's number alone."""
 
-    def __init__(self, d: int, model: GaussianProcessSearch, plain: Algorithm, region: Algorithm | None) -> None:
-        self._d, self._model, self._plain, self._region = d, model, plain, region
+    def __init__(self, model: GaussianProcessSearch, plain: Algorithm, region: Algorithm | None) -> None:
+        self._model, self._plain, self._region = model, plain, region
         self._best = math.inf
         self._gained: dict[int, tuple[bool, bool]] = {}  # trial -> the region's own, it became the best
 
@@ -102,16 +106,17 @@ class AutoSearch:
             return Turn(
                 self._plain, f"the model explains {max(trust.explained, 0.0):.0%} of the losses: every 2nd trial"
             )
-        if self._region is not None and not trust.noisy:
-            every, why = self._share()
+        if self._region is not None:
+            every, why = self._share(trust.noisy)
             if number % every == 0:
                 return Turn(self._region, why)
         return Turn(self._model, "")
 
-    def _share(self) -> tuple[int, str]:
-        """Every how many trials are the region's, by how often it and the model have lately found the best so far."""
+    def _share(self, noisy: bool) -> tuple[int, str]:
+        """Every how many trials are the region's: by noise, and by who has lately found the best so far."""
+        every, why = _EVERY["noisy" if noisy else "calm"]
         recent = list(self._gained.values())[_FIRST:]
         own, others = ([gain for mine, gain in recent if mine is side][-_RECENT:] for side in (True, False))
-        if self._d <= _FEW and sum(own) >= sum(others):
-            return 2, f"few numbers, and {sum(own)} of its last {len(own)} trials were the best so far: every 2nd trial"
-        return 4, f"{sum(own)} of its last {len(own)} trials were the best so far: every 4th trial"
+        if len(own) == _RECENT and not any(own) and any(others):
+            every, why = 2 * every, f"{why}, and none of its last {_RECENT} trials was the best so far"
+        return every, f"{why}: every {every}th trial" if every > 2 else f"{why}: every 2nd trial"
