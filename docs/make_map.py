@@ -10,11 +10,13 @@ SOURCE = ROOT / "src" / "fettle"
 FOLDERS = (
     ("core", "records and protocols; NumPy and nothing of Fettle"),
     ("host", "all that touches the operating system"),
+    ("surrogates", "models of what was measured: `fit(X, y) -> Posterior`, and what follows from them"),
     ("algorithms", "what is tried next"),
     ("schedulers", "at which fidelity"),
     ("storage", "where journals live"),
     ("executors", "where evaluations run"),
     ("problems", "what is searched and how it is measured"),
+    ("interop", "Fettle's algorithms inside other tools"),
     ("report", "pure: from a log of trials to tables, charts, JSON and a page"),
     ("testing", "public conformance suites and doubles"),
     ("", "one study, and one call"),

@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "schemas": {"core"},
 }
+MAY_IMPORT["interop"] = {"core", "registry"}  # one file per tool that Fettle's parts fit into
 _BELOW = {*MAY_IMPORT}
 MAY_IMPORT["api"] = {*_BELOW}
 MAY_IMPORT["testing"] = {*_BELOW}  # the suites drive what they test; nothing in the product imports them
@@ -42,6 +43,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "torch": _TORCH,
     "ray": ("executors/ray",),
     "cmaes": ("algorithms/cmaes",),
+    "optuna": ("interop/optuna",),
     "onnx": ("problems",),
     "onnxruntime": ("problems", "host/machine", "cli/doctor"),
     "mosec": ("problems/serve/targets",),

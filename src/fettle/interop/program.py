@@ -116,6 +116,7 @@ def arranged(runs: Sequence[Values], names: Sequence[str], domains: Mapping[str,
     sometimes = [name for name in names if name not in always]
     gates = [name for name in always if 1 < (domains[name].size or 0) <= _MOST_BRANCHES and _copies(domains[name])]
     seen = {(gate, name): _seen(runs, gate, name) for gate in gates for name in sometimes}
+    gates = [g for g in gates if domains[g].kind == "categorical" or not any(_counts(seen[g, n]) for n in sometimes)]
     inside: dict[str, list[str]] = {}
     for name in sometimes:
         able = [gate for gate in gates if _decides(seen[gate, name], _copies(domains[gate]))]
@@ -163,6 +164,11 @@ def _decides(seen: Mapping[Any, set[bool]], copies: int) -> bool:
 def _confines(seen: Mapping[Any, set[bool]], copies: int) -> bool:
     under = sum(any(there) for there in seen.values())
     return under < len(seen) and under <= copies
+
+
+def _counts(seen: Mapping[Any, set[bool]]) -> bool:
+    """Whether the gate decides on the name by a threshold, as the number of layers does on their widths."""
+    return _decides(seen, len(seen)) and not _confines(seen, 1)
 
 
 def asked(nodes: Sequence[Node], values: Values) -> tuple[set[str], set[str]]:
