@@ -1,7 +1,10 @@
 """The sampler inside the real Optuna."""
 
 import math
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -289,6 +292,35 @@ def test_trials_that_run_elsewhere_are_pending() -> None:
     other = optuna.load_study(study_name=study.study_name, storage=study._storage, sampler=FettleSampler("tpe", seed=0))
     asked = [s.ask(distributions).params["x"] for s in (study, other, study)]
     assert sorted(asked) == [1, 2, 3]
+
+
+WORKER = """
+import sys, optuna
+from fettle.interop.optuna import FettleSampler
+study = optuna.load_study(study_name="s", storage=sys.argv[1], sampler=FettleSampler("tpe", seed=0))
+def objective(trial):
+    if trial.suggest_categorical("k", ["a", "b"]) == "a":
+        return trial.suggest_float("x", 0, 1)
+    return 0.5 + trial.suggest_float("y", 0, 1)
+study.optimize(objective, n_trials=12)
+"""
+
+
+@pytest.mark.medium
+def test_several_processes_share_a_study(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    storage = optuna.storages.RDBStorage(url)
+    study = optuna.create_study(storage=storage, study_name="s")
+    argv = [sys.executable, "-c", WORKER, url]
+    path = os.pathsep.join(p for p in sys.path if p)
+    workers = [subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": path}) for _ in range(2)]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
+    done = study.trials
+    storage.remove_session()
+    storage.engine.dispose()
+    assert [trial.state for trial in done] == [TrialState.COMPLETE] * 24
+    assert [trial.number for trial in done] == list(range(24))
+    assert len({str(trial.params) for trial in done[8:]}) == 16, "draws by trial number never repeat"
 
 
 def test_one_sampler_for_several_studies() -> None:

@@ -2,8 +2,9 @@
 arXiv:1909.12552): another algorithm searches the smallest box that holds the best params of each earlier study.
 
 A share of the trials are probes: every other one lies outside of the box, the rest come from the same algorithm on
-the whole space. The box widens when the best trial lies outside, to hold it, and where the best few trials all sit at
-one of its faces, there by half of its width. It never shrinks.
+the whole space. The box widens to hold the best trial where that lies outside, and where the best few trials all sit at
+one of its faces, there by half of its width. A best trial far outside says that the earlier studies mislead: the box is
+given up. It never shrinks.
 """
 
 import math
@@ -28,6 +29,7 @@ Floats = np.ndarray
 _TRIES = 8  # quasi-random points among which a probe looks for one outside of the box
 _FACE = 0.1  # of the box's width: so near is at the face
 _BEST = 3  # trials that have to be there
+_FAR = 0.5  # of the box's width
 _GROWTH = 0.5  # of the box's width
 _WORDS = ("categorical", "choice")
 
@@ -89,18 +91,22 @@ def _best_of(entry: Any) -> Params | None:
 
 
 class Box:
-    """A part of a space. low, high (d,) in the unit cube, for numbers; words: by column, the values that are in it
-    (all columns are whole at first)."""
+    """A part of a space, at first the whole. low, high (d,) in the unit cube, for numbers; words: by column, the
+    indices of the values that are in it. margin: how far the box goes beyond what it has to hold."""
 
-    def __init__(self, space: Space) -> None:
-        self.space = space
-        self.low, self.high = np.zeros(len(space)), np.ones(len(space))
-        self.words = [set(range(c.size or 0)) if c.kind in _WORDS else set[int]() for c in space.columns]
+    def __init__(self, space: Space, margin: float) -> None:
+        self.space, self.margin = space, margin
+        self._numbers = np.array([c.kind not in _WORDS for c in space.columns], bool)
+        self.open()
+
+    def open(self) -> None:
+        self.low, self.high = np.zeros(len(self.space)), np.ones(len(self.space))
+        self.words = [set(range(c.size or 0)) if c.kind in _WORDS else set[int]() for c in self.space.columns]
 
     @classmethod
     def of(cls, space: Space, good: Sequence[Params], margin: float) -> "Box":
-        box = cls(space)
-        box.margin = margin
+        """The smallest that holds these params, and the margin."""
+        box = cls(space, margin)
         for j, column in enumerate(space.columns):
             places = [u for params in good if (u := _place(column, params)) is not None]
             if places and column.kind in _WORDS:
@@ -108,8 +114,6 @@ class Box:
             elif places:
                 box.low[j], box.high[j] = max(0.0, min(places) - margin), min(1.0, max(places) + margin)
         return box
-
-    margin: float = 0.0
 
     @property
     def whole(self) -> bool:
@@ -128,25 +132,22 @@ class Box:
 
     def widened(self, best: Floats) -> bool:
         """Grows as the best trials (k, d), the best first, demand it; returns whether it did."""
-        before = (self.low.copy(), self.high.copy(), sum(map(len, self.words)))
-        u = best[0]
-        for j, column in enumerate(self.space.columns):
-            if self._word(j, u):
-                self.words[j].add(_index(column, u[j]))
-            elif not np.isnan(u[j]):
-                if u[j] < self.low[j]:
-                    self.low[j] = max(0.0, u[j] - self.margin)
-                if u[j] > self.high[j]:
-                    self.high[j] = min(1.0, u[j] + self.margin)
-        width = self.high - self.low
-        if len(best) >= _BEST:
-            numbers = np.array([c.kind not in _WORDS for c in self.space.columns], bool)
-            at_low = numbers & (best <= self.low + _FACE * width).all(axis=0)
-            at_high = numbers & (best >= self.high - _FACE * width).all(axis=0)
-            self.low = np.where(at_low, np.maximum(0.0, self.low - _GROWTH * width), self.low)
-            self.high = np.where(at_high, np.minimum(1.0, self.high + _GROWTH * width), self.high)
-        same = (before[0] == self.low).all() and (before[1] == self.high).all()
-        return not (same and before[2] == sum(map(len, self.words)))
+        before = (self.low.tolist(), self.high.tolist(), [len(words) for words in self.words])
+        u, width = best[0], self.high - self.low
+        off = np.where(self._numbers, np.nan_to_num(np.maximum(self.low - u, u - self.high)), 0.0)
+        if (off > _FAR * width).any():
+            self.open()
+        else:
+            for j, column in enumerate(self.space.columns):
+                if self._word(j, u):
+                    self.words[j].add(_index(column, u[j]))
+            faces = self._numbers & (len(best) >= _BEST)
+            at_low = faces & (best <= self.low + _FACE * width).all(axis=0)
+            at_high = faces & (best >= self.high - _FACE * width).all(axis=0)
+            low = np.where((off > 0.0) & (u < self.low), u - self.margin, self.low - _GROWTH * width * at_low)
+            high = np.where((off > 0.0) & (u > self.high), u + self.margin, self.high + _GROWTH * width * at_high)
+            self.low, self.high = np.maximum(low, 0.0), np.minimum(high, 1.0)
+        return before != (self.low.tolist(), self.high.tolist(), [len(words) for words in self.words])
 
     def part(self) -> Space | None:
         """The box as a space; None where the known constraints leave (almost) nothing of it."""
@@ -265,8 +266,8 @@ class BoxedSearch:
         return made
 
     def _one(self, number: int, pending: Sequence[Params], rng: "Generator") -> Proposal:
-        probe = int((number + 1) * self._probes)
-        if probe == int(number * self._probes):
+        probe = int((number + 1) * self._probes + 0.5)
+        if probe == int(number * self._probes + 0.5):
             assert self._inner is not None and self._part is not None
             try:
                 held = [params for params in pending if self._part.contains(params)]
