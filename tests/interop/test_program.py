@@ -89,6 +89,15 @@ def test_late_changes_wait_so_that_retelling_stays_cheap() -> None:
     assert made.domains["x"] == Float(0, 2000)
 
 
+def test_a_range_that_grows_late_leaves_the_space_as_it_is_for_a_while() -> None:
+    made = Program()
+    runs = [{"k": 1 + i % 2, "xy"[i % 2]: 0.5} for i in range(1000)]
+    for run in [*runs, {"k": 5, "x": 0.5}]:
+        made.add(run, {name: Int(1, max(2, run["k"])) if name == "k" else UNIT for name in run}, whole=True)
+    assert made.domains["k"] == Int(1, 5)
+    assert made.space.contains(made.encoded({"k": 5, "x": 0.5}))
+
+
 def test_single_values_are_no_parameters() -> None:
     made = program({"x": 1.0, "y": 0.1}, domains={"x": Float(1, 1), "y": UNIT})
     assert made.space == Space(p0=UNIT)

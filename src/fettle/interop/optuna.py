@@ -38,6 +38,9 @@ class FettleSampler(optuna.samplers.BaseSampler):
     """algorithm: a name or settings, as for `fettle.Study`. seed: same seed, same trials (with one worker); None: any.
     constraints_func: of a finished trial, figures that are to be at most 0, as elsewhere in Optuna. n_trials: how many
     there will be, where that is known: some algorithms plan with it. Raises InvalidInput.
+
+    A parameter that is seen for the first time is drawn, and so is one of a branch that was not proposed but comes from
+    an enqueued trial or a PartialFixedSampler.
     """
 
     def __init__(

@@ -56,14 +56,17 @@ class Program:
         first = whole and not self._whole
         (self._whole if whole else self._ended).append(values)
         if whole:
-            required, optional = asked(self._nodes, self._settled(values))
+            required, optional = asked(self._nodes, values)
             self._stale = self._stale or first or not required <= values.keys() & self._varied <= required | optional
         runs = len(self._whole) + len(self._ended)
         if self._stale and (runs <= _EARLY or runs >= _LATER * self._learnt):
             self._learn(runs)
 
     def _learn(self, runs: int) -> None:
-        evidence = [self._settled(run) for run in self._whole or self._ended]
+        evidence = [
+            {name: nearest(self.domains[name], value) for name, value in run.items()}
+            for run in self._whole or self._ended
+        ]
         domains = {name: self.domains[name] for name in self.domains if name in self._varied}
         nodes = arranged(evidence, [name for name in domains if any(name in run for run in evidence)], domains)
         self._stale, self._learnt = False, runs
@@ -75,12 +78,9 @@ class Program:
     def _varied(self) -> set[str]:
         return {name for name, domain in self.domains.items() if domain.size != 1}
 
-    def _settled(self, values: Values) -> dict[str, Any]:
-        return {name: nearest(self.domains[name], value) for name, value in values.items()}
-
     def encoded(self, values: Values) -> Params:
         """Params of the space; what is missing sits in the middle of its domain, numbers move into their ranges."""
-        return dict(_encoded(self._nodes, self._settled(values), ""))
+        return dict(_encoded(self._nodes, values, ""))
 
     def decoded(self, params: Params) -> dict[str, Any]:
         """The program's own params."""
@@ -177,7 +177,8 @@ def asked(nodes: Sequence[Node], values: Values) -> tuple[set[str], set[str]]:
     for node in nodes:
         (optional if node.optional else required).add(node.name)
         if node.branches and node.name in values:
-            more = asked(node.branches[list(node.domain.values()).index(values[node.name])], values)
+            place = list(node.domain.values()).index(nearest(node.domain, values[node.name]))
+            more = asked(node.branches[place], values)
             required |= more[0]
             optional |= more[1]
     return required, optional
@@ -194,7 +195,7 @@ def _space(nodes: Sequence[Node]) -> Space:
 
 def _encoded(nodes: Sequence[Node], values: Values, prefix: str) -> Iterator[tuple[str, Any]]:
     for i, node in enumerate(nodes):
-        value = values[node.name] if node.name in values else node.domain.decode(0.5)
+        value = nearest(node.domain, values[node.name]) if node.name in values else node.domain.decode(0.5)
         if node.branches:
             place = list(node.domain.values()).index(value)
             yield f"{prefix}p{i}", f"v{place}"
