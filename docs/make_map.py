@@ -19,6 +19,7 @@ FOLDERS = (
     ("report", "pure: from a log of trials to tables, charts, JSON and a page"),
     ("testing", "public conformance suites and doubles"),
     ("", "one study, and one call"),
+    ("interop", "Fettle's algorithms in other frameworks' programs"),
     ("cli", "the only code that knows everything"),
 )
 _BEGIN, _END = "<!-- map: python docs/make_map.py -->\n", "<!-- end of map -->\n"

@@ -12,6 +12,7 @@ from fettle.core.errors import InvalidInput
 BUILTIN: Mapping[str, Mapping[str, str]] = {
     "algorithms": {
         "auto": "fettle.algorithms.auto:Auto",
+        "boxed": "fettle.algorithms.boxed:Boxed",
         "cmaes": "fettle.algorithms.cmaes:CMAES",
         "evolution": "fettle.algorithms.evolution:Evolution",
         "gp_bo": "fettle.algorithms.gp_bo:GPBO",
