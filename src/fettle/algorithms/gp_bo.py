@@ -164,7 +164,7 @@ class GaussianProcessSearch:
             U = candidates(self.cube, self._good(goal), rng, goal.held)
         if not len(U):
             return U
-        if self.settings.acquisition == "thompson":
+        if self.settings.acquisition == "thompson" and goal.belief.losses:
             U = U[rng.permutation(len(U))[:_DRAWN]]
             drawn = goal.belief.losses[0].process.sample(goal.belief.view(U), 1, rng)[0]
             return U[np.argsort(drawn - np.maximum(goal.belief.log_chance(U), -20.0), kind="stable")]
@@ -180,9 +180,9 @@ class GaussianProcessSearch:
         if self.settings.cost and (cost := log_cost(self._fits, goal.belief.part, arrays)) is not None:
             extras.append(lambda U: -cost.predict(goal.belief.view(U))[0])
         extra = combined(extras)
-        if len(self.history.objectives) > 1:
+        if len(self.history.objectives) > 1 and goal.belief.losses:
             return VolumeWorth.of(goal.belief, extra)
-        if not math.isfinite(goal.best):
+        if not math.isfinite(goal.best) or not goal.belief.losses:
             return Worth(goal.belief, None, extra)  # nothing feasible yet: that comes first
         name = "log_ei" if self.settings.acquisition == "thompson" else self.settings.acquisition
         value = by_name(name, self.settings.weight)
