@@ -11,6 +11,7 @@ FOLDERS = (
     ("core", "records and protocols; NumPy and nothing of Fettle"),
     ("host", "all that touches the operating system"),
     ("algorithms", "what is tried next"),
+    ("surrogates", "what is believed of the metrics, and what more would be worth"),
     ("schedulers", "at which fidelity"),
     ("storage", "where journals live"),
     ("executors", "where evaluations run"),

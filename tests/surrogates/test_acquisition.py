@@ -60,5 +60,5 @@ def test_lower_is_better(name: str) -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="'best_guess'.*log_ei"):
+    with pytest.raises(InvalidInput, match=r"'best_guess'.*log_ei"):
         by_name("best_guess", 2.0)

@@ -66,7 +66,7 @@ def test_the_whole_space_is_never_given_up(share: float) -> None:
     log_chance = log_spared(*process.predict(Z))[0]
     far, near = log_chance[Z[:, 0] > 0.9], log_chance[Z[:, 0] < 0.5]
     assert np.isfinite(log_chance).all() and far.mean() > near.mean()
-    assert share == 1.0 or log_chance.max() > np.log(0.5)  # all failed: nothing says where it might go well
+    assert share == 1.0 or log_chance.max() > np.log(0.2)  # all failed: nothing says where it might go well
 
 
 MEAN, STD = np.array([-1.0, 0.2, 2.0, 8.0]), np.array([0.5, 1.0, 0.3, 0.1])

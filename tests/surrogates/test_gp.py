@@ -71,9 +71,7 @@ def test_columns_that_do_not_matter_get_long_lengths() -> None:
 def test_spread_is_a_covariance_that_data_shrinks() -> None:
     X = points(BOX, 60)
     y = values(X)
-    wide, narrow = (
-        GP().spread(GP().learn(X[:n], y[:n], BOX.columns)[0], X[:n], y[:n], BOX.columns) for n in (4, 60)
-    )
+    wide, narrow = (GP().spread(GP().learn(X[:n], y[:n], BOX.columns)[0], X[:n], y[:n], BOX.columns) for n in (4, 60))
     for covariance in (wide, narrow):
         assert covariance.shape == (7, 7) and np.allclose(covariance, covariance.T)
         assert np.linalg.eigvalsh(covariance).min() > 0
@@ -144,7 +142,9 @@ def test_draws_have_the_moments_of_the_prediction(data) -> None:
     assert drawn.shape == (20_000, 6)
     assert np.abs((drawn.mean(axis=0) - mean) / std).max() < 5 / math.sqrt(20_000)
     assert np.abs(drawn.std(axis=0) / std - 1).max() < 5 / math.sqrt(2 * 20_000)
-    assert np.array_equal(process.sample(Z, 3, np.random.default_rng(1)), process.sample(Z, 3, np.random.default_rng(1)))
+    assert np.array_equal(
+        process.sample(Z, 3, np.random.default_rng(1)), process.sample(Z, 3, np.random.default_rng(1))
+    )
 
 
 def test_draws_at_near_points_go_together() -> None:
@@ -227,7 +227,9 @@ def test_fitting_is_deterministic() -> None:
 def test_words_are_all_equally_far_from_one_another() -> None:
     """Their order in the list says nothing."""
     X = np.array([[1 / 6, 0.25], [5 / 6, 0.25]])
-    process = GP().posterior(GP().learn(X, np.array([1.0, -1.0]), WORDS.columns)[0], X, np.array([1.0, -1.0]), WORDS.columns)
+    process = GP().posterior(
+        GP().learn(X, np.array([1.0, -1.0]), WORDS.columns)[0], X, np.array([1.0, -1.0]), WORDS.columns
+    )
     mean, _ = process.predict(np.array([[0.5, 0.25]]))
     assert mean[0] == pytest.approx(process.mean)
 

@@ -84,7 +84,7 @@ def chosen(arms: Sequence[Arm], turn: int) -> Arm:
 
 
 def _varied(U: Floats) -> bool:
-    return bool(((U != U[0]) & ~np.isnan(U)).any())
+    return bool((np.isfinite(U) & (np.abs(U - U[0]) > 0.0)).any())
 
 
 class Scout:
