@@ -10,6 +10,7 @@ SOURCE = ROOT / "src" / "fettle"
 FOLDERS = (
     ("core", "records and protocols; NumPy and nothing of Fettle"),
     ("host", "all that touches the operating system"),
+    ("surrogates", "what is believed of a function that has been measured at some points"),
     ("algorithms", "what is tried next"),
     ("surrogates", "what is believed of the metrics, and what more would be worth"),
     ("schedulers", "at which fidelity"),

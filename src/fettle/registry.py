@@ -20,6 +20,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
         "qmc": "fettle.algorithms.qmc:QMC",
         "random": "fettle.algorithms.random:Random",
         "tpe": "fettle.algorithms.tpe:TPE",
+        "trust_region": "fettle.algorithms.trust_region:TrustRegion",
     },
     "schedulers": {"full": "fettle.schedulers.full:Full"},
     "executors": {

@@ -14,6 +14,8 @@ from fettle.surrogates.gp import GP, GPPosterior, imputed
 from fettle.surrogates.outputs import PRESSURES, Outputs
 
 Floats = np.ndarray
+Learned = tuple[float, Floats]  # pressure of the outputs, theta
+_REFINED = 8  # steps
 _LEARNED_FROM = 100  # points: of more, hyper-parameters are learned from a part
 _MOST, _BEST, _LATEST = 500, 150, 100  # of more points, a process is given the best, the latest and the nearest
 
@@ -28,6 +30,11 @@ def schedule(n: int) -> int:
     while int(step * 1.1) <= n:
         step = int(step * 1.1)
     return step
+
+
+def anew(n: int) -> int:
+    """At how many of n trials they were last learned from scratch: later ones start there."""
+    return n if n <= 20 else 20 * 2 ** int(math.log2(n / 20))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class Fits:
     gp: GP
     columns: Sequence[Column]
     _version: int = 0
-    _known: dict[tuple[Hashable, Hashable], tuple[int, float, Floats]] = field(default_factory=dict)
+    _known: dict[Hashable, tuple[int, Learned]] = field(default_factory=dict)
 
     def at(self, version: int) -> None:
         if version != self._version:
@@ -56,43 +63,61 @@ class Fits:
     def of(self, part: Part) -> list[Column]:
         return [self.columns[j] for j in part.columns]
 
-    def loss(self, part: Part, what: Hashable, X: Floats, y: Floats, noise: Floats) -> tuple[float, Floats]:
+    def loss(self, part: Part, what: Hashable, X: Floats, y: Floats, noise: Floats) -> Learned:
         """(pressure of the outputs, theta) for losses y, chosen by their evidence; noise: standard errors."""
 
-        def learned(count: int) -> tuple[float, Floats]:
-            some = _some(y[:count])
-            x, losses = X[:count][some], y[:count][some]
+        def chosen(count: int) -> Learned:
             best: tuple[float, float, Floats] | None = None
             for pressure in PRESSURES:
-                outputs = Outputs.of(losses, pressure)
-                known = (outputs.slope(losses) * noise[:count][some]) ** 2
-                start = None if best is None else best[2]
-                theta, score = self.gp.learn(x, outputs(losses), self.of(part), known, start)
-                score += outputs.log_jacobian(losses)
+                theta, score = learned(count, pressure, None if best is None else best[2], None)
                 if best is None or score > best[0]:
                     best = (score, pressure, theta)
             assert best is not None
             return best[1], best[2]
 
-        return self._cached(part, what, len(y), learned)
+        def refined(count: int, old: Learned) -> Learned:
+            return old[0], learned(count, *old, _REFINED)[0]
+
+        def learned(count: int, pressure: float, start: Floats | None, steps: int | None) -> tuple[Floats, float]:
+            some = _some(y[:count])
+            losses = y[:count][some]
+            outputs = Outputs.of(losses, pressure)
+            known = (outputs.slope(losses) * noise[:count][some]) ** 2
+            theta, score = self.gp.learn(X[:count][some], outputs(losses), self.of(part), known, start, steps)
+            return theta, score + outputs.log_jacobian(losses)
+
+        return self._cached(part, what, len(y), chosen, refined)
 
     def plain(self, part: Part, what: Hashable, X: Floats, y: Floats) -> Floats:
         """theta for values that are used as they are."""
 
-        def learned(count: int) -> tuple[float, Floats]:
+        def learned(count: int, start: Floats | None = None, steps: int | None = None) -> Floats:
             some = _some(y[:count])
-            return 0.0, self.gp.learn(X[:count][some], y[:count][some], self.of(part))[0]
+            return self.gp.learn(X[:count][some], y[:count][some], self.of(part), 0.0, start, steps)[0]
 
-        return self._cached(part, what, len(y), learned)[1]
+        return self._cached(
+            part, what, len(y), lambda n: (0.0, learned(n)), lambda n, old: (0.0, learned(n, old[1], _REFINED))
+        )[1]
 
     def _cached(
-        self, part: Part, what: Hashable, n: int, learned: Callable[[int], tuple[float, Floats]]
-    ) -> tuple[float, Floats]:
-        count = schedule(n)
-        old = self._known.get((part.key, what))
+        self,
+        part: Part,
+        what: Hashable,
+        n: int,
+        learned: Callable[[int], Learned],
+        refined: Callable[[int, Learned], Learned],
+    ) -> Learned:
+        """Learned from scratch at a few counts of trials, refined from there at more: a function of the data alone."""
+        base = self._at((part.key, what, False), anew(n), learned)
+        if schedule(n) == anew(n):
+            return base
+        return self._at((part.key, what, True), schedule(n), lambda count: refined(count, base))
+
+    def _at(self, key: Hashable, count: int, make: Callable[[int], Learned]) -> Learned:
+        old = self._known.get(key)
         if old is None or old[0] != count:
-            old = self._known[part.key, what] = (count, *learned(count))
-        return old[1], old[2]
+            old = self._known[key] = (count, make(count))
+        return old[1]
 
 
 def _some(y: Floats) -> Floats:

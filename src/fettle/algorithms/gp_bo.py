@@ -15,7 +15,7 @@ from fettle.algorithms.belief import Belief, Fits, Part, believe, log_cost
 from fettle.algorithms.branches import Scout
 from fettle.algorithms.climb import candidates, climbed
 from fettle.algorithms.cube import Cube, Held
-from fettle.algorithms.history import History
+from fettle.algorithms.history import Arrays, History
 from fettle.algorithms.qmc import QuasiRandom
 from fettle.algorithms.used import Used
 from fettle.algorithms.user_prior import UserPrior
@@ -25,7 +25,7 @@ from fettle.core.protocols import Proposal
 from fettle.core.space import Params, Space
 from fettle.core.trial import Constraint, Objective, Outcome, Trial, TrialLog
 from fettle.surrogates.acquisition import NAMES, by_name
-from fettle.surrogates.gp import GP
+from fettle.surrogates.gp import GP, GPPosterior
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -75,6 +75,14 @@ class Goal:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """noisy: the losses are. explained: share of their variance that the others foretell of each (1: all of it)."""
+
+    noisy: bool = False
+    explained: float = 1.0
+
+
 class GaussianProcessSearch:
     def __init__(self, history: History, seed: int, budget: int | None, settings: GPBO) -> None:
         self.space, self.history, self.settings = history.space, history, settings
@@ -83,6 +91,7 @@ class GaussianProcessSearch:
         self._first = QuasiRandom(self.space, seed)
         self._fits = Fits(GP(), self.space.columns)
         self._prior = UserPrior(self.space)
+        self._belief: tuple[Arrays, Belief] | None = None  # cache
         self._scout = Scout(self.cube, seed, budget, several=len(history.objectives) > 1)
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
@@ -107,13 +116,27 @@ class GaussianProcessSearch:
         feasible = arrays.feasible
         if len(self.history.objectives) > 1 or feasible.sum() < self.settings.initial:
             return None
-        self._fits.at(self.history.version)
-        belief = believe(self._fits, self._whole(len(arrays.U)), arrays)
+        belief = self._believed()
         if not belief.losses or not belief.losses[0].noisy:
             return None
         rows = np.flatnonzero(feasible)
         mean, _ = belief.losses[0].process.predict(arrays.U[rows])
         return self.history.numbers()[int(rows[int(np.argmin(mean))])]
+
+    def trust(self) -> Trust:
+        """How the processes fare; nothing is said of a space that is searched by branches."""
+        if self._scout.leaves or not (losses := self._believed().losses):
+            return Trust()
+        return Trust(any(loss.noisy for loss in losses), max(_explained(loss.process) for loss in losses))
+
+    def _believed(self) -> Belief:
+        """Of the whole space; kept until the next tell."""
+        arrays = self.history.arrays
+        if self._belief is None or self._belief[0] is not arrays:
+            self._fits.at(self.history.version)
+            whole = Part("all", np.arange(len(arrays.U)), np.arange(self.cube.d))
+            self._belief = (arrays, believe(self._fits, whole, arrays))
+        return self._belief[1]
 
     # -- one proposal -------------------------------------------------------------------------------------------
 
@@ -136,16 +159,13 @@ class GaussianProcessSearch:
             return Proposal(params, "uniform draw: the model has nothing new")
         return Proposal(self.cube.params(u), goal.why, self._predicted(goal, u))
 
-    def _whole(self, n: int) -> Part:
-        return Part("all", np.arange(n), np.arange(self.cube.d))
-
     def _goal(self, tried: Floats, free: Floats | None, rng: "Generator") -> Goal:
         """The whole space or one branch of it, then that or one word in it."""
         arrays = self.history.arrays
         scout = self._scout
         branch = scout.branch(self._fits, arrays, tried, rng) if scout.leaves else None
         if branch is None:
-            branch = believe(self._fits, self._whole(len(arrays.U)), arrays), {}, ""
+            branch = self._believed(), {}, ""
         belief, held, why = branch
         word = scout.word(belief, held, arrays, tried, free, rng)
         if word is not None:
@@ -225,7 +245,7 @@ class GaussianProcessSearch:
                 return Proposal(params, why)
         if not arrays.ok.all() and self.cube.grid is None:
             U = candidates(self.cube, arrays.U[:0], rng, {})
-            chance = believe(self._fits, self._whole(len(arrays.U)), arrays).log_chance(U)
+            chance = self._believed().log_chance(U)
             U = U[chance >= np.median(chance)] if len(U) else U
             gaps = [float(np.nan_to_num(np.abs(tried - u), nan=0.5).max(axis=1).min()) for u in U]
             if gaps:
@@ -244,6 +264,11 @@ class GaussianProcessSearch:
             value, *interval = (objective.sign * ends).tolist()
             found[objective.metric] = [value, *sorted(interval)]
         return found
+
+
+def _explained(process: GPPosterior) -> float:
+    variance = float(process.y.var())
+    return 1.0 - float(np.mean((process.y - process.left_out()[0]) ** 2)) / variance if variance > 0.0 else 1.0
 
 
 def _believing(goal: Goal, waiting: Floats) -> Goal:

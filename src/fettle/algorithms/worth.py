@@ -43,9 +43,9 @@ class Worth:
         total, gradient = 0.0, np.zeros(len(u))
         for process, value in terms:
             mean, std, by_mean, by_std = process.slopes(z)
-            worth, d_mean, d_std = value(np.array([mean]), np.array([std]))
-            total += float(worth[0])
-            gradient[columns] += d_mean[0] * by_mean + d_std[0] * by_std
+            worth, d_mean, d_std = value(np.array(mean), np.array(std))
+            total += float(worth)
+            gradient[columns] += d_mean * by_mean + d_std * by_std
         return total, gradient
 
 

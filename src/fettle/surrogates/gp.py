@@ -47,7 +47,7 @@ class GP:
     word: float = 0.7
     own: float = 0.5
     common: float = 0.3
-    noise: float = 0.02
+    noise: float = 0.1
     steps: int = 20
 
     def learn(
@@ -57,9 +57,10 @@ class GP:
         columns: Sequence[Column],
         noise: Floats | float = 0.0,
         start: Floats | None = None,
+        steps: int | None = None,
     ) -> tuple[Floats, float]:
         """X (n, d) in the unit cube, NaN where inactive; y (n,); noise: known variances (n,); start: theta to begin
-        from -> theta (d + 4,), and log p(y, theta) there."""
+        from; steps: at most so many, instead of the settings' -> theta (d + 4,), and log p(y, theta) there."""
         from scipy.optimize import minimize
 
         prior = _Prior.of(self, columns)
@@ -70,7 +71,7 @@ class GP:
             jac=True,
             method="L-BFGS-B",
             bounds=prior.bounds,
-            options={"maxiter": self.steps},
+            options={"maxiter": steps or self.steps},
         )
         theta: Floats = found.x
         return theta, -float(found.fun)
