@@ -8,7 +8,7 @@ import pytest
 from gp_runs import BOX, LOSS, TREE, WORDS, ask, bowl, build, run, tell
 from scipy.stats import mannwhitneyu
 
-from fettle.core.space import Float, Params, Space
+from fettle.core.space import Choice, Float, Params, Space
 from fettle.core.trial import Event, Objective, State, Trial, TrialLog, outcome
 from fettle.problems.synthetic import make
 from fettle.testing.search import search
@@ -55,12 +55,12 @@ def test_it_beats_random_search(name: str, n: int, seeds: int) -> None:
 @pytest.mark.parametrize("acquisition", ["ei", "pi", "ucb", "thompson"])
 def test_every_acquisition_beats_random_search(acquisition: str) -> None:
     """The probability of improvement is the greediest: it stays in a local optimum now and then."""
-    assert beats_random("hartmann3", 25, 8 if acquisition == "pi" else 4, acquisition=acquisition)
+    assert beats_random("branin", 25, 8 if acquisition == "pi" else 4, acquisition=acquisition)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["levy5", "mixed_vision", "late_of_four", "cell4_small", "nan_corner", "branin_disc",
-                                  "size_conditional_3", "noisy_griewank3"])  # fmt: skip
+                                  "size_conditional_3", "noisy_six_hump_camel_log"])  # fmt: skip
 def test_it_beats_random_search_on_problems_that_nothing_is_tuned_on(name: str) -> None:
     assert beats_random(name, 60, 8)
 
@@ -88,8 +88,8 @@ def test_the_answer_under_noise_is_not_the_luckiest_trial() -> None:
 
 
 def test_without_noise_it_recommends_nothing_of_its_own() -> None:
-    algorithm = build(BOX)
-    run(algorithm, 12)
+    algorithm = build(Space(x=Float(0, 1), y=Float(0, 1)))
+    run(algorithm, 15)
     assert algorithm.recommend(TrialLog(LOSS)) is None
 
 
@@ -156,17 +156,35 @@ def spread(space: Space, points: Sequence[Params]) -> float:
 
 @pytest.mark.parametrize("acquisition", ["log_ei", "ucb", "thompson"])
 def test_a_batch_does_not_collapse(acquisition: str) -> None:
-    algorithm = build(BOX, acquisition=acquisition)
-    run(algorithm, 9)
-    batch = [p.params for p in ask(algorithm, 9, 4)]
-    one_by_one: list[Params] = []
-    for number in range(9, 13):
-        one_by_one += [p.params for p in ask(algorithm, number, 1, one_by_one)]
-    alone = [ask(algorithm, 9, seed=seed)[0].params for seed in range(4)]
-    for made in (batch, one_by_one):
-        assert len({BOX.key(p) for p in made}) == 4
-        assert spread(BOX, made) > (0.0 if acquisition == "thompson" else 3 * spread(BOX, alone))
-        assert spread(BOX, made) > 0.01
+    """Pending trials count as if they had come out as expected: beside them there is little more to gain."""
+    batches, alone = [], []
+    for seed in range(4):
+        algorithm = build(BOX, acquisition=acquisition, seed=seed)
+        run(algorithm, 9, seed=seed)
+        batch = [p.params for p in ask(algorithm, 9, 4, seed=seed)]
+        one_by_one: list[Params] = []
+        for number in range(9, 13):
+            one_by_one += [p.params for p in ask(algorithm, number, 1, one_by_one, seed=seed)]
+        for made in (batch, one_by_one):
+            assert len({BOX.key(p) for p in made}) == 4
+            batches.append(spread(BOX, made))
+        alone.append(spread(BOX, [ask(algorithm, 9, seed=more)[0].params for more in range(4)]))
+    assert np.median(batches) > 0.03
+    assert acquisition == "thompson" or np.median(alone) < 0.01
+
+
+@pytest.mark.medium
+def test_batches_of_four_are_nearly_as_good_as_single_trials() -> None:
+    """Forty trials, four at a time, where a batch that collapses comes no nearer than 0.01."""
+    regrets = []
+    for seed in range(4):
+        problem = make("hartmann6", seed)
+        algorithm = build(problem.space, seed=seed, budget=40)
+        for number in range(0, 40, 4):
+            for i, proposal in enumerate(ask(algorithm, number, 4, seed=seed)):
+                regrets.append(problem.regret(proposal.params))
+                tell(algorithm, number + i, proposal.params, loss=problem.truth(proposal.params))
+    assert np.median([min(regrets[40 * seed : 40 * seed + 40]) for seed in range(4)]) < 0.005
 
 
 def test_the_first_batch_is_spread_too() -> None:
@@ -175,11 +193,22 @@ def test_the_first_batch_is_spread_too() -> None:
         assert len({space.key(p) for p in made}) == 6 and spread(space, made) > 0.05
 
 
-def test_batches_of_several_objectives_differ() -> None:
+def test_batches_of_several_objectives_do_not_collapse() -> None:
     goals = (Objective("u"), Objective("v"))
     algorithm = build(BOX, goals=goals)
     for number in range(10):
         params = ask(algorithm, number)[0].params
         tell(algorithm, number, params, goals=goals, u=bowl(params), v=1.0 - params["x0"])
     made = [p.params for p in ask(algorithm, 10, 4)]
-    assert len({BOX.key(p) for p in made}) == 4 and spread(BOX, made) > 0.01
+    assert len({BOX.key(p) for p in made}) == 4 and spread(BOX, made) > 0.1
+
+
+def test_what_is_pending_in_one_branch_says_nothing_of_another() -> None:
+    space = Space(kind=Choice(a=Space(x=Float(0, 1)), b=Space(y=Float(0, 1))))
+    algorithm = build(space)
+    for number in range(12):
+        params = ask(algorithm, number)[0].params
+        tell(algorithm, number, params, loss=params.get("kind.a.x", 0.6) + 0.2 * params.get("kind.b.y", 0.0))
+    far = [{"kind": "b", "kind.b.y": y} for y in (0.9, 0.95)]
+    alone, beside = ask(algorithm, 12)[0], ask(algorithm, 12, 1, far)[0]
+    assert alone.params["kind"] == "a" and alone == beside
