@@ -216,10 +216,9 @@ def _loss(
         process = fits.gp.posterior(theta, X[exact], values[exact], columns, variances[exact])
         values = imputed(process, X, values, bounds)
     held = feasible[known]
-    if len(values) > _MOST:
-        kept = _nearest(X, values, held)
-        X, values, variances, held = X[kept], values[kept], variances[kept], held[kept]
-    process = fits.gp.posterior(theta, X, values, columns, variances)
+    # what the process is given may differ between objectives; values and held do not
+    kept = _nearest(X, values, held) if len(values) > _MOST else np.arange(len(values))
+    process = fits.gp.posterior(theta, X[kept], values[kept], columns, variances[kept])
     noisy = process.noise > _NOISY or bool(np.median(variances) > _NOISY)
     best = float(values[held].min()) if held.any() else math.inf
     if noisy and held.any():

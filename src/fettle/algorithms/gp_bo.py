@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Floats = np.ndarray
 _GOOD = 4  # trials that candidates are drawn around
 _SAME = 1e-7  # off in every column: the same point
+_LIKELY = math.log(0.5)  # chance from which on a pending trial is expected to succeed
 _DRAWN = 400  # candidates of Thompson sampling
 
 
@@ -151,7 +152,7 @@ class GaussianProcessSearch:
             return self._initial(number, tried, pending, rng)
         goal = self._goal(tried, free, rng)
         if len(waiting):
-            goal = _believing(goal, waiting)
+            goal = _believing(goal, self.cube, waiting)
         U = self._ranked(goal, free, rng)
         u = next((u for u in U if self._is_new(u, pending, tried)), None)
         if u is None:
@@ -184,7 +185,7 @@ class GaussianProcessSearch:
             U = candidates(self.cube, self._good(goal), rng, goal.held)
         if not len(U):
             return U
-        if self.settings.acquisition == "thompson":
+        if self.settings.acquisition == "thompson" and goal.belief.losses:
             U = U[rng.permutation(len(U))[:_DRAWN]]
             drawn = goal.belief.losses[0].process.sample(goal.belief.view(U), 1, rng)[0]
             return U[np.argsort(drawn - np.maximum(goal.belief.log_chance(U), -20.0), kind="stable")]
@@ -200,9 +201,9 @@ class GaussianProcessSearch:
         if self.settings.cost and (cost := log_cost(self._fits, goal.belief.part, arrays)) is not None:
             extras.append(lambda U: -cost.predict(goal.belief.view(U))[0])
         extra = combined(extras)
-        if len(self.history.objectives) > 1:
+        if len(self.history.objectives) > 1 and goal.belief.losses:
             return VolumeWorth.of(goal.belief, extra)
-        if not math.isfinite(goal.best):
+        if not math.isfinite(goal.best) or not goal.belief.losses:
             return Worth(goal.belief, None, extra)  # nothing feasible yet: that comes first
         name = "log_ei" if self.settings.acquisition == "thompson" else self.settings.acquisition
         value = by_name(name, self.settings.weight)
@@ -271,10 +272,21 @@ def _explained(process: GPPosterior) -> float:
     return 1.0 - float(np.mean((process.y - process.left_out()[0]) ** 2)) / variance if variance > 0.0 else 1.0
 
 
-def _believing(goal: Goal, waiting: Floats) -> Goal:
-    """As if pending trials had come out as expected (Kriging believer; Ginsbourger et al. 2010)."""
-    Z = goal.belief.view(waiting)
-    losses = tuple(
-        replace(loss, process=loss.process.condition(Z, loss.process.predict(Z)[0])) for loss in goal.belief.losses
-    )
-    return replace(goal, belief=replace(goal.belief, losses=losses))
+def _believing(goal: Goal, cube: Cube, waiting: Floats) -> Goal:
+    """As if pending trials U (m, d) had come out as expected (Kriging believer; Ginsbourger et al. 2010): next to one
+    that is to become the best there is no more to gain."""
+    choices = {j: v for j, v in goal.held.items() if cube.space.columns[j].kind == "choice"}
+    if len(goal.belief.part.columns) < cube.d:  # the belief is of one branch
+        waiting = waiting[cube.within(waiting, choices)]
+    if not len(waiting) or not goal.belief.losses:
+        return goal
+    Z, likely = goal.belief.view(waiting), goal.belief.log_chance(waiting) > _LIKELY
+    losses = []
+    for loss in goal.belief.losses:
+        mean, _ = loss.process.predict(Z)
+        values, feasible = np.concatenate([loss.values, mean]), np.concatenate([loss.feasible, likely])
+        losses.append(replace(loss, process=loss.process.condition(Z, mean), values=values, feasible=feasible))
+    best = goal.best
+    if math.isfinite(best):  # else something feasible is sought first
+        best = min([best, *losses[0].values[-len(waiting) :][likely & cube.within(waiting, goal.held)].tolist()])
+    return replace(goal, belief=replace(goal.belief, losses=tuple(losses)), best=best)

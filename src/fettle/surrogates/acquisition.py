@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from fettle.core.errors import InvalidInput
+
 Floats = np.ndarray
 Valued = tuple[Floats, Floats, Floats]
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -83,5 +85,10 @@ _BY_NAME: Mapping[str, Callable[[Floats, Floats, float], Valued]] = {"log_ei": l
 
 
 def by_name(name: str, weight: float) -> Callable[[Floats, Floats, float], Valued]:
-    """weight: that of the standard deviation in "ucb" and "lcb", which are one for losses."""
-    return lcb(weight) if name in ("ucb", "lcb") else _BY_NAME[name]
+    """weight: that of the standard deviation in "ucb" and "lcb", which are one for losses. Raises InvalidInput."""
+    if name in ("ucb", "lcb"):
+        return lcb(weight)
+    if name not in _BY_NAME:
+        known = ", ".join([*_BY_NAME, "ucb", "lcb"])
+        raise InvalidInput(f"unknown acquisition function {name!r}: expected one of {known}", "the default is log_ei")
+    return _BY_NAME[name]

@@ -230,6 +230,7 @@ class GPPosterior:
         corner = np.linalg.inv(S - left @ K.T)
         side = -corner @ left
         inverse = np.block([[self._inverse - left.T @ side, side.T], [side, corner]])
+        inverse = (inverse + inverse.T) / 2.0  # rounding errors of one update would otherwise grow in the next
         made = copy.copy(self)
         y = np.concatenate([self.y, values])
         made._given(self.points.joined(more), y, _Factored(inverse, math.nan))
@@ -274,7 +275,7 @@ class GPPosterior:
             self._slopes = Slopes(self.theta, self.points, self._words)
         k, by_z = self._slopes(z)
         weights = self._inverse @ k
-        active = 1.0 - float(np.isnan(z).mean()) if len(z) else 1.0
+        active = 1.0 - float(np.isnan(z).mean()) if len(z) else 0.0
         prior = math.exp(self.theta[PRODUCT]) + math.exp(self.theta[SUM]) * active
         variance = max(prior - float(k @ weights), _LEAST_VARIANCE)
         std = math.sqrt(variance)
