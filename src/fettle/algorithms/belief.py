@@ -29,7 +29,7 @@ def schedule(n: int) -> int:
     step = 40
     while int(step * 1.1) <= n:
         step = int(step * 1.1)
-    return step
+    return max(step, anew(n))
 
 
 def anew(n: int) -> int:
@@ -151,14 +151,18 @@ class Chance:
     value: Callable[[Floats, Floats], Valued]
 
 
+_MOST_CAREFUL = 6
 _NOISY = 0.01  # variance of the noise, as a share of the losses', from which the mean and not the luckiest counts
 
 
 @dataclass(frozen=True, slots=True)
 class Belief:
+    """caution: how many times the chances count; more after failures in a row, lest the search stays where it fails."""
+
     part: Part
     losses: tuple[Loss, ...]
     chances: tuple[Chance, ...]
+    caution: float = 1.0
 
     def view(self, U: Floats) -> Floats:
         result: Floats = U[..., self.part.columns]
@@ -168,7 +172,7 @@ class Belief:
         """(m,): log-probability that nothing fails and all constraints hold."""
         total, Z = np.zeros(len(U)), self.view(U)
         for chance in self.chances:
-            total += chance.value(*chance.process.predict(Z))[0]
+            total += self.caution * chance.value(*chance.process.predict(Z))[0]
         return total
 
 
@@ -177,6 +181,7 @@ def believe(fits: Fits, part: Part, arrays: Arrays) -> Belief:
     U = arrays.U[part.rows][:, part.columns]
     failure = [arrays.failure[i] for i in part.rows]
     chances = [_spared(fits, part, U, failure, kind) for kind in classes(failure)]
+    caution = 1.0 + min(_in_a_row(arrays.failure), _MOST_CAREFUL)
     excess = arrays.excess[part.rows]
     for c in range(excess.shape[1]):
         known = np.isfinite(excess[:, c])
@@ -185,14 +190,19 @@ def believe(fits: Fits, part: Part, arrays: Arrays) -> Belief:
     known = arrays.known[part.rows]
     exact = known & ~(arrays.censored[part.rows] != 0).any(axis=1)
     if exact.sum() < 2:
-        return Belief(part, (), tuple(chances))
+        return Belief(part, (), tuple(chances), caution)
     feasible = arrays.feasible[part.rows]
     losses = tuple(
         _loss(fits, part, k, U, arrays.losses[part.rows, k], arrays.noise[part.rows, k],
               arrays.censored[part.rows, k], known, feasible)
         for k in range(arrays.losses.shape[1])
     )  # fmt: skip
-    return Belief(part, losses, tuple(chances))
+    return Belief(part, losses, tuple(chances), caution)
+
+
+def _in_a_row(failure: Sequence[str]) -> int:
+    """How many of the last trials failed, back to the last that did not."""
+    return next((i for i, kind in enumerate(reversed(failure)) if not kind), len(failure))
 
 
 def _loss(
