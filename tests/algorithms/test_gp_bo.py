@@ -8,6 +8,8 @@ import pytest
 from gp_runs import BOX, LOSS, TREE, WORDS, ask, bowl, build, run, tell
 from scipy.stats import mannwhitneyu
 
+from fettle.algorithms.gp_bo import GPBO
+from fettle.core.protocols import Proposal
 from fettle.core.space import Choice, Float, Params, Space
 from fettle.core.trial import Event, Objective, State, Trial, TrialLog, outcome
 from fettle.problems.synthetic import make
@@ -212,3 +214,20 @@ def test_what_is_pending_in_one_branch_says_nothing_of_another() -> None:
     far = [{"kind": "b", "kind.b.y": y} for y in (0.9, 0.95)]
     alone, beside = ask(algorithm, 12)[0], ask(algorithm, 12, 1, far)[0]
     assert alone.params["kind"] == "a" and alone == beside
+
+
+def test_under_noise_the_answer_so_far_is_measured_again_but_not_for_ever() -> None:
+    def run_with(again: int) -> list[Proposal]:
+        algorithm, made = GPBO(again=again).build(BOX, LOSS, (), 0, 60), []
+        for number in range(60):
+            (proposal,) = algorithm.ask(1, number, [], np.random.default_rng([0, number]))
+            made.append(proposal)
+            noise = 0.3 * float(np.random.default_rng([5, number]).normal())
+            trial = Trial(number, proposal.params, State.COMPLETE, metrics={"loss": bowl(proposal.params) + noise})
+            algorithm.tell(trial, outcome(trial, LOSS, ()))
+        return made
+
+    repeats = [p.params for p in run_with(8) if p.repeat]
+    assert 3 <= len(repeats) <= 7
+    assert max(repeats.count(params) for params in repeats) <= 3
+    assert not any(p.repeat for p in run_with(0))

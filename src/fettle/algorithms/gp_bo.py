@@ -34,23 +34,28 @@ Floats = np.ndarray
 _GOOD = 4  # trials that candidates are drawn around
 _SAME = 1e-7  # off in every column: the same point
 _LIKELY = math.log(0.5)  # chance from which on a pending trial is expected to succeed
+_COPIES = 4  # measurements of one point
 _DRAWN = 400  # candidates of Thompson sampling
 
 
 @dataclass(frozen=True, slots=True)
 class GPBO:
     """acquisition: one of `fettle.surrogates.acquisition.NAMES`; weight: of the standard deviation in "ucb" and "lcb".
-    initial: measured trials before the first model. cost: a metric, or "wall_s": improvement per cost is sought."""
+    initial: measured trials before the first model. cost: a metric, or "wall_s": improvement per cost is sought. again:
+    under noise, every how many trials the answer so far is measured once more (0: never; nor in finite spaces).
+    "thompson" knows nothing of cost and of the user's prior."""
 
     acquisition: str = "log_ei"
     weight: float = 2.0
     initial: int = 5
     cost: str = ""
+    again: int = 8
 
     def __post_init__(self) -> None:
-        if self.acquisition not in NAMES or not self.weight >= 0.0 or self.initial < 2:
+        if self.acquisition not in NAMES or not self.weight >= 0.0 or self.initial < 2 or self.again < 0:
             raise InvalidInput(
-                f"gp_bo: expected an acquisition out of {', '.join(NAMES)}, weight >= 0 and initial >= 2, got {self!r}",
+                f"gp_bo: expected an acquisition out of {', '.join(NAMES)}, weight >= 0, initial >= 2, again >= 0, "
+                f"got {self!r}",
                 'e.g. GPBO(acquisition="log_ei")',
             )
 
@@ -120,9 +125,13 @@ class GaussianProcessSearch:
         belief = self._believed()
         if not belief.losses or not belief.losses[0].noisy:
             return None
-        rows = np.flatnonzero(feasible)
-        mean, _ = belief.losses[0].process.predict(arrays.U[rows])
-        return self.history.numbers()[int(rows[int(np.argmin(mean))])]
+        return self.history.numbers()[self._lowest(belief)]
+
+    def _lowest(self, belief: Belief) -> int:
+        """The row of the feasible trial with the lowest mean."""
+        arrays = self.history.arrays
+        rows = np.flatnonzero(arrays.feasible)
+        return int(rows[int(np.argmin(belief.losses[0].process.predict(arrays.U[rows])[0]))])
 
     def trust(self) -> Trust:
         """How the processes fare; nothing is said of a space that is searched by branches."""
@@ -150,6 +159,8 @@ class GaussianProcessSearch:
         tried = np.concatenate([arrays.U, waiting])
         if measured + len(waiting) < self.settings.initial or measured < 2 or self._scout.untried(tried):
             return self._initial(number, tried, pending, rng)
+        if (again := self._again(number)) is not None:
+            return again
         goal = self._goal(tried, free, rng)
         if len(waiting):
             goal = _believing(goal, self.cube, waiting)
@@ -159,6 +170,20 @@ class GaussianProcessSearch:
             params = self._used.fresh(1, pending, rng, lambda attempt: self.space.sample(1, rng)[0])[0]
             return Proposal(params, "uniform draw: the model has nothing new")
         return Proposal(self.cube.params(u), goal.why, self._predicted(goal, u))
+
+    def _again(self, number: int) -> Proposal | None:
+        """Under noise the trial that would be the answer, from time to time: is it good, and how noisy is it?"""
+        every, several = self.settings.again, len(self.history.objectives) > 1
+        if self.space.size is not None or several or not every or number % every != every - 1:
+            return None
+        belief = self._believed()
+        if not belief.losses or not belief.losses[0].noisy or not math.isfinite(belief.losses[0].best):
+            return None
+        arrays, row = self.history.arrays, self._lowest(belief)
+        same = np.nan_to_num(np.abs(arrays.U - arrays.U[row]), nan=0.0).max(axis=1, initial=0.0) < _SAME
+        if same.sum() >= _COPIES:
+            return None
+        return Proposal(self.history.rows[row].params, "measured again: the lowest mean so far", repeat=True)
 
     def _goal(self, tried: Floats, free: Floats | None, rng: "Generator") -> Goal:
         """The whole space or one branch of it, then that or one word in it."""
