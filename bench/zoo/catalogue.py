@@ -57,9 +57,7 @@ MODELS: dict[str, Callable[[Graph], ModelProto]] = {
     "mlp_deep": partial(tables.mlp, features=256, width=1280, depth=12),
     "autoencoder": partial(tables.autoencoder, features=4096, widths=(1536, 512, 64)),
     "resnet_table": partial(tables.resnet_table, features=128, width=768, depth=6),
-    "dlrm": partial(
-        tables.dlrm, tables=26, rows=20_000, width=32, bottom=(1024, 1024, 256), top=(3072, 2048, 512)
-    ),
+    "dlrm": partial(tables.dlrm, tables=26, rows=20_000, width=32, bottom=(1024, 1024, 256), top=(3072, 2048, 512)),
     "wide_deep": partial(tables.wide_deep, tables=26, rows=10_000, width=32, deep=(3072, 2048, 512)),
 }
 

@@ -21,9 +21,7 @@ def conv(
     bias = g.weight(width, fan_in=100)
     shape = (width, -(-height // stride), -(-breadth // stride))
     pads = [kh // 2, kw // 2, (kh - 1) // 2, (kw - 1) // 2]
-    y = g.op(
-        "Conv", x, weight, bias, shape=shape, kernel_shape=[kh, kw], strides=[stride] * 2, pads=pads, group=groups
-    )
+    y = g.op("Conv", x, weight, bias, shape=shape, kernel_shape=[kh, kw], strides=[stride] * 2, pads=pads, group=groups)
     return g.act(y, act)
 
 

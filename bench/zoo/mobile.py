@@ -99,7 +99,14 @@ def mnasnet(g: Graph, *, size: int = 224, scale: float = 1.0) -> ModelProto:
     """Tan et al. 2019, arXiv:1807.11626, without squeeze-and-excitation."""
     x = conv(g, g.input("image", (3, size, size)), 32, stride=2)
     x = conv(g, depthwise(g, x), 16, 1, act=None)
-    rows = ((3, 24, 3, 2, 3), (3, 40, 3, 2, 5), (6, 80, 3, 2, 5), (6, 96, 2, 1, 3), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3))
+    rows = (
+        (3, 24, 3, 2, 3),
+        (3, 40, 3, 2, 5),
+        (6, 80, 3, 2, 5),
+        (6, 96, 2, 1, 3),
+        (6, 192, 4, 2, 5),
+        (6, 320, 1, 1, 3),
+    )
     for expand, width, depth, stride, kernel in rows:
         for i in range(depth):
             step = 1 if i else stride

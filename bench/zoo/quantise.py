@@ -16,7 +16,9 @@ _CALIBRATION = 4  # batches of one item
 
 class _Random(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._items: Iterator[dict[str, np.ndarray]] = iter([make_items(model, 1, seed) for seed in range(_CALIBRATION)])
+        self._items: Iterator[dict[str, np.ndarray]] = iter(
+            [make_items(model, 1, seed) for seed in range(_CALIBRATION)]
+        )
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._items, None)

@@ -53,9 +53,7 @@ def _tables(g: Graph, n: int, rows: int, width: int) -> list[str]:
     return [g.embed(one, rows, width) for one in column]
 
 
-def dlrm(
-    g: Graph, *, tables: int, rows: int, width: int, bottom: Sequence[int], top: Sequence[int]
-) -> ModelProto:
+def dlrm(g: Graph, *, tables: int, rows: int, width: int, bottom: Sequence[int], top: Sequence[int]) -> ModelProto:
     """Naumov et al. 2019, arXiv:1906.00091: all pairs of embeddings meet by their dot products."""
     dense = g.input("numbers", (13,))
     for size in (*bottom, width):

@@ -39,7 +39,14 @@ def feed_forward(g: Graph, x: str, ratio: int = 4) -> str:
 
 
 def encoder(
-    g: Graph, *, layers: int, width: int, n_heads: int, length: int, embedded: int | None = None, vocabulary: int = _VOCABULARY
+    g: Graph,
+    *,
+    layers: int,
+    width: int,
+    n_heads: int,
+    length: int,
+    embedded: int | None = None,
+    vocabulary: int = _VOCABULARY,
 ) -> ModelProto:
     """BERT (Devlin et al. 2019, arXiv:1810.04805). embedded: narrower embeddings as in ELECTRA and ALBERT, which
     also shares one layer's weights; sharing changes no operation, so that its layers are stored apart here."""
@@ -55,7 +62,9 @@ def encoder(
     return g.finish(g.dense(g.dense(first, width, "tanh"), 2))
 
 
-def gpt_step(g: Graph, *, layers: int, width: int, n_heads: int, past: int, vocabulary: int = _VOCABULARY) -> ModelProto:
+def gpt_step(
+    g: Graph, *, layers: int, width: int, n_heads: int, past: int, vocabulary: int = _VOCABULARY
+) -> ModelProto:
     """One token after `past` others (Radford et al. 2019), whose keys and values are inputs; the new ones are outputs."""
     x = g.embed(g.input("ids", (1,), "int64"), vocabulary, width)
     caches = []
