@@ -65,7 +65,7 @@ def encoder(
 def gpt_step(
     g: Graph, *, layers: int, width: int, n_heads: int, past: int, vocabulary: int = _VOCABULARY
 ) -> ModelProto:
-    """One token after `past` others (Radford et al. 2019), whose keys and values are inputs; the new ones are outputs."""
+    """One token after `past` others (Radford et al. 2019), whose keys and values come in; the longer ones go out."""
     x = g.embed(g.input("ids", (1,), "int64"), vocabulary, width)
     caches = []
     for i in range(layers):
