@@ -86,7 +86,7 @@ def _noise(table: Table) -> list[str]:
         "",
         f"Spread is the standard deviation over the mean. The best row of a model lies {100 * found.curse:.1f} % above "
         "the mean of its own repeats (median over models): the optimum is to be taken from such means. "
-        f"{100 * found.covered:.0f} % of the further throughputs lie within 1.96 sqrt(2) median spreads of the first.\n",
+        f"{100 * found.covered:.0f} % of further throughputs lie within 1.96 sqrt(2) median spreads of the first.\n",
     ]
     return lines
 
@@ -127,7 +127,8 @@ def _alike(table: Table) -> list[str]:
     low, middle, high = np.quantile(ranks.values, [0.1, 0.5, 0.9])
     lines += [
         "Spearman's rank correlation of throughput over the points that two models share, all pairs: median "
-        f"{middle:.2f}, 10th and 90th percentile {low:.2f} and {high:.2f}. Most alike: {ranks.most}; least: {ranks.least}.\n",
+        f"{middle:.2f}, 10th and 90th percentile {low:.2f} and {high:.2f}. Most alike: {ranks.most}; "
+        f"least: {ranks.least}.\n",
         "The static policy takes the point that is best on average (mean of logs) over the other models. Its regret:\n",
         "| limit on p99 | median | 90th percentile | worst | models within 2 % |",
         "| --- | --- | --- | --- | --- |",
