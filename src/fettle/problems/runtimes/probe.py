@@ -17,11 +17,13 @@ from fettle.problems.runtimes.onnxruntime import LEVELS
 _SIDE = 384  # of the square matrices: large enough to keep a core busy, small enough for its cache
 _COPY_BYTES = 64 << 20  # more than most last-level caches hold of both ends
 _SLICE_S = 0.03
+_INT8_DOT = {"avx_vnni", "avx512_vnni", "i8mm", "asimddp"}
 _SHARES = 6  # measurements that the seconds are shared among
 
 
 def machine_features(machine: Machine, *, seconds: float = 2.0, seed: int = 0) -> dict[str, float]:
-    """A flat dict: cores, memory_bytes, and as measured on one core and on all of them
+    """A flat dict: cores, memory_bytes; avx512 and int8_dot, 1 where the fingerprint among the machine's facts says that
+    its processor has wide vectors and products of 8-bit integers; and as measured on one core and on all of them
 
     flops_fp32_1, flops_fp32_all: operations per second of a matrix product in ONNX Runtime (two per multiply-add);
     ops_int8_1, ops_int8_all: the same of unsigned times signed 8-bit integers, without the scaling around it;
@@ -35,7 +37,13 @@ def machine_features(machine: Machine, *, seconds: float = 2.0, seed: int = 0) -
     cores, share = len(machine.cores), seconds / _SHARES
     rng = np.random.default_rng(seed)
     operations = 2.0 * _SIDE**3
-    found = {"cores": float(cores), "memory_bytes": float(machine.memory_bytes)}
+    isa = set(machine.facts.get("isa", ()))
+    found = {
+        "cores": float(cores),
+        "memory_bytes": float(machine.memory_bytes),
+        "avx512": float("avx512f" in isa or "avx512bw" in isa),
+        "int8_dot": float(bool(isa & _INT8_DOT)),
+    }
     for name, runs in (
         ("flops_fp32", _products(rng, cores, int8=False)),
         ("ops_int8", _products(rng, cores, int8=True)),

@@ -58,7 +58,7 @@ def folder(tmp_path: Path, onnx_tools: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 QUIET = campaign.ForeignLoad().stop()
-QUIET = replace(QUIET, foreign_ratio=0.0)
+QUIET = replace(QUIET, foreign_ratio=0.0, steal_ratio=0.0)
 
 
 def run(folder: Path, executor: Answers, **more: Any) -> Collected:

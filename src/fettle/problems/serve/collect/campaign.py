@@ -23,7 +23,9 @@ from fettle.problems.serve.collect.grid import ordered, shared_space, spread
 from fettle.problems.serve.collect.inprocess import InProcess, Item, Measured
 from fettle.problems.serve.collect.plan import Settings, Wanted, total, wanted
 
-FOREIGN_RATIO = 0.10  # of the machine's time taken by strangers, from which on a measurement is made again
+FOREIGN_RATIO = (
+    0.10  # of the machine's time taken by strangers or by the hypervisor: above it, a point is measured again
+)
 _LIMIT_S = 60.0  # for one measurement, loading included
 _LOCK_S = 600.0
 _SHOWN = ("flops", "weight_bytes", "activation_bytes", "intensity", "depth", "share_matmul", "share_depthwise")
@@ -198,7 +200,8 @@ def _measured(one: Wanted, job: Job, executor: Executor, evaluate: Evaluator, ca
             load = ForeignLoad()
             load.start()
             payload = _run(job, executor, evaluate)
-            foreign = load.stop().foreign_ratio
+            noise = load.stop()
+        foreign = noise.foreign_ratio + noise.steal_ratio
         attempts.append((foreign, payload))
         if foreign <= FOREIGN_RATIO or payload.get("failure"):
             break
@@ -240,5 +243,6 @@ def _wait(seconds: float) -> None:
     while time.monotonic() < give_up:
         load.start()
         time.sleep(0.5)
-        if load.stop().foreign_ratio <= FOREIGN_RATIO:
+        noise = load.stop()
+        if noise.foreign_ratio + noise.steal_ratio <= FOREIGN_RATIO:
             return
