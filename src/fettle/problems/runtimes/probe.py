@@ -16,18 +16,19 @@ from fettle.problems.runtimes.onnxruntime import LEVELS
 
 _SIDE = 384  # of the square matrices: large enough to keep a core busy, small enough for its cache
 _COPY_BYTES = 64 << 20  # more than most last-level caches hold of both ends
+_COPIES_BYTES = 512 << 20  # of all cores' copies at most
 _SLICE_S = 0.03
 _INT8_DOT = {"avx_vnni", "avx512_vnni", "i8mm", "asimddp"}
 _SHARES = 6  # measurements that the seconds are shared among
 
 
 def machine_features(machine: Machine, *, seconds: float = 2.0, seed: int = 0) -> dict[str, float]:
-    """A flat dict: cores, memory_bytes; avx512 and int8_dot, 1 where the fingerprint among the machine's facts says that
-    its processor has wide vectors and products of 8-bit integers; and as measured on one core and on all of them
+    """A flat dict: cores, memory_bytes; avx512 and int8_dot, 1 where the fingerprint (the machine's facts) says that the
+    processor has wide vectors and products of 8-bit integers; and as measured on one core and on all of them
 
     flops_fp32_1, flops_fp32_all: operations per second of a matrix product in ONNX Runtime (two per multiply-add);
     ops_int8_1, ops_int8_all: the same of unsigned times signed 8-bit integers, without the scaling around it;
-    bandwidth_1, bandwidth_all: bytes per second read and written by copies of 64 MiB.
+    bandwidth_1, bandwidth_all: bytes per second read and written by copies of 64 MiB, of less on more than 8 cores.
 
     Takes about `seconds`, and never more than twice that on a machine that can run one product in a tenth of it.
     The seed draws the matrices. Raises InvalidInput.
@@ -50,9 +51,10 @@ def machine_features(machine: Machine, *, seconds: float = 2.0, seed: int = 0) -
     ):
         found[f"{name}_1"] = operations * _best_rate(runs[:1], share)
         found[f"{name}_all"] = operations * _best_rate(runs, share)
-    copies = [_copy() for _ in range(cores)]
-    found["bandwidth_1"] = 2.0 * _COPY_BYTES * _best_rate(copies[:1], share)
-    found["bandwidth_all"] = 2.0 * _COPY_BYTES * _best_rate(copies, share)
+    size = min(_COPY_BYTES, _COPIES_BYTES // cores)
+    copies = [_copy(size) for _ in range(cores)]
+    found["bandwidth_1"] = 2.0 * size * _best_rate(copies[:1], share)
+    found["bandwidth_all"] = 2.0 * size * _best_rate(copies, share)
     return found
 
 
@@ -103,6 +105,6 @@ def _products(rng: np.random.Generator, n: int, *, int8: bool) -> list[Callable[
     return [functools.partial(session.run, None, given) for session in made]
 
 
-def _copy() -> Callable[[], object]:
-    source, target = np.ones(_COPY_BYTES, np.uint8), np.empty(_COPY_BYTES, np.uint8)
+def _copy(size: int) -> Callable[[], object]:
+    source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
     return functools.partial(np.copyto, target, source)
