@@ -23,7 +23,7 @@ _SHARES = 6  # measurements that the seconds are shared among
 
 
 def machine_features(machine: Machine, *, seconds: float = 2.0, seed: int = 0) -> dict[str, float]:
-    """A flat dict: cores, memory_bytes; avx512 and int8_dot, 1 where the fingerprint (the machine's facts) says that the
+    """A flat dict: cores, memory_bytes; avx512 and int8_dot, 1 where the fingerprint (the facts) says that the
     processor has wide vectors and products of 8-bit integers; and as measured on one core and on all of them
 
     flops_fp32_1, flops_fp32_all: operations per second of a matrix product in ONNX Runtime (two per multiply-add);
