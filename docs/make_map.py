@@ -12,7 +12,6 @@ FOLDERS = (
     ("host", "all that touches the operating system"),
     ("surrogates", "what is believed of a function that has been measured at some points"),
     ("algorithms", "what is tried next"),
-    ("surrogates", "what is believed of the metrics, and what more would be worth"),
     ("schedulers", "at which fidelity"),
     ("storage", "where journals live"),
     ("executors", "where evaluations run"),

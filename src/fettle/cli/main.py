@@ -12,6 +12,7 @@ import click
 
 from fettle import __version__
 from fettle.cli.flags import STORAGE, json_option, serve_options, storage_option, stored, together
+from fettle.cli.meta import meta
 from fettle.core.errors import FettleError, InvalidInput
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -188,6 +189,9 @@ def doctor(as_json: bool) -> None:
     _print_json(found) if as_json else show_findings(found)
     if not found["ok"]:
         raise click.exceptions.Exit(1)
+
+
+cli.add_command(meta)
 
 
 def _stored(study: str, storage: str) -> Any:
