@@ -6,10 +6,10 @@ Functional ANOVA (Hutter et al. 2014, ICML 32) by Sobol's indices (Saltelli et a
     total    E[Var(f | all but x_j)] / Var f                total index, Jansen's estimator
     pair     E[(f - f_j - f_k + f_jk)^2] / 4 / Var f        what needs both (Liu & Owen 2006)
 
-where f_j is f with x_j drawn anew. Of the two estimators of `alone`, Saltelli's is exact for small shares and Jansen's for
-large ones: they are mixed by the total. All columns are drawn uniformly and independently of each other, in the unit cube:
-known constraints and failures do not count. The figures are those of the surrogate's mean; their intervals are the
-spread over functions drawn from it.
+where f_j is f with x_j drawn anew. Of the two estimators of `alone`, Saltelli's is exact for small shares and Jansen's
+for large ones: they are mixed by the total. All columns are drawn uniformly and independently of each other, in the
+unit cube: known constraints and failures do not count. The figures are those of the surrogate's mean; their intervals
+are the spread over functions drawn from it.
 
 A parameter inside a branch has no values elsewhere. Its shares are of the variance within its branch, times the share
 of the space that the branch takes: one that decides everything where it exists, in one of two branches, has 0.5.
@@ -24,7 +24,6 @@ import numpy as np
 
 from fettle.core.domains import Column
 from fettle.core.space import Space
-from fettle.surrogates.paths import Paths
 from fettle.surrogates.response import Response
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ Function = Callable[[Floats], Floats]
 Pair = tuple[int, int]
 _EVALUATED, _FEWEST, _POINTS = 6144, 256, 1024  # points for all parameters together; for each, at least and at most
 _PAIRED = 5  # parameters whose interactions are looked at
-_PROCESSES, _DRAWN = 3, 10  # of the response's, and functions for each
-_BEYOND = 1.0  # standard deviations outside what was observed, at which functions are cut off
+_DRAWN = 30  # functions, whose spread gives the intervals
+_GRID, _BEHIND = 25, 64  # places of a curve, and points of the other columns that it is a mean over
 _SEED = 0xFA0A
 
 
@@ -69,6 +68,18 @@ class Interaction:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """Partial dependence (Friedman 2001, doi:10.1214/aos/1013203451): the mean of the metric over all other parameters.
+    values: of the parameter; mean, low, high: of the curve, with its 95 % band."""
+
+    name: str
+    values: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Importances:
     """Both from the largest share to the smallest; the pairs are of the strongest parameters."""
 
@@ -79,7 +90,7 @@ class Importances:
 def importances(response: Response, space: Space) -> Importances:
     """Of every parameter that can vary, as far as the response tells. The same trials always give the same figures."""
     rng = np.random.default_rng(_SEED)
-    function = _drawn(response, rng)
+    function = response.functions(_DRAWN, rng)
     scopes = list(_scopes(space))
     wanted = sum(len(columns) + 2 for _, columns in scopes)
     n = min(max(_EVALUATED // max(wanted, 1), _FEWEST), _POINTS)
@@ -92,8 +103,8 @@ def importances(response: Response, space: Space) -> Importances:
     strongest = sorted(total, key=lambda j: -total[j][0])[:_PAIRED]
     pairs: dict[Pair, Floats] = {}
     for j, k in combinations(strongest, 2):
-        if (part := _shared(parts, scopes, j, k)) is not None:
-            pairs[j, k] = part.together(j, k)
+        if (shared := _shared(parts, scopes, j, k)) is not None:
+            pairs[j, k] = shared.together(j, k)
     names, shares = space.names, {j: _share_of(space, _ancestors(space.columns, j)) for j in total}
     found = [Importance(names[j], _share(alone[j]), _share(total[j]), shares[j]) for j in total]
     joint = [Interaction((names[j], names[k]), _share(v)) for (j, k), v in pairs.items()]
@@ -102,17 +113,26 @@ def importances(response: Response, space: Space) -> Importances:
     )
 
 
-def _drawn(response: Response, rng: "Generator") -> Function:
-    """U (m, d) -> (m, s): losses by the mean, then by functions drawn from the response."""
-    paths = [Paths(p, response.variances, response.columns, _DRAWN, rng) for p in response.processes[:_PROCESSES]]
-    low, high = response.values.min() - _BEYOND, response.values.max() + _BEYOND
-
-    def function(U: Floats) -> Floats:
-        each = [path(U) for path in paths]
-        values = np.hstack([each[0][:, :1], *(one[:, 1:] for one in each)])
-        return response.outputs.inverse(np.clip(values, low, high))
-
-    return function
+def curve(response: Response, space: Space, name: str) -> Curve:
+    """Of a parameter whose values are numbers; one inside a branch, over its branch."""
+    rng = np.random.default_rng(_SEED)
+    j = space.names.index(name)
+    domain, size = space.columns[j].domain, space.columns[j].size
+    if size is not None and size <= _GRID:
+        values = list(domain.values())
+    else:
+        values = list(dict.fromkeys(domain.decode_many(np.linspace(0.0, 1.0, _GRID))))
+    behind = _latin(space.columns, _BEHIND, rng)
+    for parent, branch in _ancestors(space.columns, j).items():
+        behind[:, parent] = branch
+    U = np.tile(behind, (len(values), 1))
+    U[:, j] = np.repeat(domain.encode_many(values), _BEHIND)
+    metrics = response.functions(_DRAWN, rng)(np.where(space.active(U), U, np.nan))
+    means = metrics.reshape(len(values), _BEHIND, -1).mean(axis=1)
+    low, high = np.quantile(means[:, 1:], [0.025, 0.975], axis=1)
+    ends = np.minimum(low, means[:, 0]), means[:, 0], np.maximum(high, means[:, 0])
+    low, mean, high = (tuple(end.tolist()) for end in ends)
+    return Curve(name, tuple(map(float, values)), mean, low, high)
 
 
 class _Part:

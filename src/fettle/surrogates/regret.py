@@ -2,8 +2,8 @@
 
     regret = UCB of the incumbent - min over the space of LCB       (after Makarova et al. 2022, arXiv:2104.08166)
 
-with confidence bounds of the surrogate's function, in the objective's own units. The incumbent is the best feasible trial
-as it was measured, and not the one with the lowest UCB: under noise it is the one that a search without a model names.
+with confidence bounds of the surrogate's function, in the objective's own units. The incumbent is the best feasible
+trial as it was measured, not the one with the lowest UCB: it is what a search without a model names under noise.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
 Floats = np.ndarray
-_WIDTH = 2.0  # standard deviations of the bounds
-_HOPE = 0.05  # least chance that nothing fails and all constraints hold
+_WIDTH = 3.0  # standard deviations of the bounds
+_HOPE = 0.01  # least chance that nothing fails and all constraints hold
 _ALL, _DRAWN = 2000, 1000  # points of a space that is looked at as a whole; draws from a larger one
 _ROUNDS = (0.2, 0.1, 0.05, 0.02, 0.005)  # steps around the lowest bounds, as shares of a column
 _STARTS, _AROUND = 8, 16

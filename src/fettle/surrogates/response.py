@@ -5,8 +5,9 @@ What the process does not know of its own hyper-parameters counts, too: several 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,10 @@ from fettle.core.space import Space
 from fettle.core.trial import Objective, State, Trial, TrialLog, outcome
 from fettle.surrogates.gp import GP, GPPosterior, imputed
 from fettle.surrogates.outputs import PRESSURES, Outputs
+from fettle.surrogates.paths import Paths
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 Floats = np.ndarray
 SURE = 1.959964  # standard deviations on either side of a 95 % interval
@@ -22,6 +27,8 @@ LEAST = 4  # measured figures, below which nothing is modelled
 _LEARNED_FROM = 120  # points: of more, hyper-parameters are learned from a part
 _MOST = 400  # points that a process is given
 _DRAWN = 4  # hyper-parameters
+_PATHS = 3  # processes that functions are drawn from
+_BEYOND = 1.0  # standard deviations outside what was observed, at which drawn functions are cut off
 _SEED = 0x5EED  # of what is drawn here: the same trials always give the same figures
 
 
@@ -112,6 +119,20 @@ class Response:
         found = self.figures.sign * self.outputs.inverse(mean + SURE * np.array([0.0, -1.0, 1.0])[:, None] * std)
         return np.stack([found[0], found[1:].min(axis=0), found[1:].max(axis=0)])
 
+    def functions(self, n: int, rng: "Generator") -> Callable[[Floats], Floats]:
+        """U (m, d) -> metrics (m, 1 + n): by the mean, then by n functions drawn from some of the processes."""
+        many = min(_PATHS, len(self.processes))
+        shares = [len(range(i, n, many)) for i in range(many)]
+        paths = [Paths(p, self.variances, self.columns, k, rng) for p, k in zip(self.processes, shares, strict=False)]
+        low, high = self.values.min() - _BEYOND, self.values.max() + _BEYOND
+
+        def metrics(U: Floats) -> Floats:
+            each = [path(U) for path in paths]
+            values = np.hstack([each[0][:, :1], *(one[:, 1:] for one in each)])
+            return self.figures.sign * self.outputs.inverse(np.clip(values, low, high))
+
+        return metrics
+
     @property
     def explained(self) -> float:
         """How well each trial is predicted from the others, at the same hyper-parameters: 1 - (squared error) /
@@ -137,9 +158,7 @@ def _some(losses: Floats, most: int) -> Floats:
     return np.sort(np.concatenate([best, rest[:: -(-len(rest) // (most - n_best))]]))
 
 
-def _learned(
-    gp: GP, X: Floats, losses: Floats, columns: Sequence[Column], errors: Floats
-) -> tuple[Outputs, Floats]:
+def _learned(gp: GP, X: Floats, losses: Floats, columns: Sequence[Column], errors: Floats) -> tuple[Outputs, Floats]:
     """The transform, and theta, of the fitted process that gives the losses the highest density."""
     best: tuple[float, Outputs, Floats] | None = None
     for pressure in PRESSURES:

@@ -1,4 +1,4 @@
-"""What would come out at some params: every metric with its interval, and the chances of failing and of being allowed."""
+"""What would come out at some params: every metric with its interval, and the chances of failing and being allowed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,4 +95,3 @@ def predicted(log: TrialLog, space: Space, params: Mapping[str, Any]) -> dict[st
         value, low, high = chances.failure(Z)[:, 0].tolist()
         found[FAILURE] = Estimate(value, low, high, len(trials))
     return found
-
