@@ -109,7 +109,9 @@ def serve(
 
     budget_s = seconds(budget)
     Limits(trials=trials, stop_regret=stop_regret)  # raises on what cannot be
-    rule = {} if stop_regret is None else {"stop_regret": stop_regret}
+    limits = {"seconds": budget_s, "trials": trials}
+    if stop_regret is not None:
+        limits["stop_regret"] = stop_regret
     problem = make(model, slo=slo, objective=objective, target=target, seed=seed, **options)
     study = Study(
         problem.space,
@@ -121,7 +123,7 @@ def serve(
         name=name if name is not None else _free_name(storage, problem.label),
         experiment={
             **problem.record(),
-            "budget": {"seconds": budget_s, "trials": trials, **rule},
+            "budget": limits,
             "created_s": time.time(),
         },
     )

@@ -36,6 +36,7 @@ _EVALUATED, _FEWEST, _POINTS = 6144, 256, 1024  # points for all parameters toge
 _PAIRED = 5  # parameters whose interactions are looked at
 _DRAWN = 30  # functions, whose spread gives the intervals
 _GRID, _BEHIND = 25, 64  # places of a curve, and points of the other columns that it is a mean over
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89)
 _SEED = 0xFA0A
 
 
@@ -94,7 +95,7 @@ def importances(response: Response, space: Space) -> Importances:
     scopes = list(_scopes(space))
     wanted = sum(len(columns) + 2 for _, columns in scopes)
     n = min(max(_EVALUATED // max(wanted, 1), _FEWEST), _POINTS)
-    A, B = (_latin(space.columns, n, rng) for _ in range(2))
+    A, B = _even(space.columns, n, rng)
     parts = [_Part(function, space, held, A, B) for held, _ in scopes]
     alone, total = {}, {}
     for part, (_, columns) in zip(parts, scopes, strict=True):
@@ -122,7 +123,7 @@ def curve(response: Response, space: Space, name: str) -> Curve:
         values = list(domain.values())
     else:
         values = list(dict.fromkeys(domain.decode_many(np.linspace(0.0, 1.0, _GRID))))
-    behind = _latin(space.columns, _BEHIND, rng)
+    behind, _ = _even(space.columns, _BEHIND, rng)
     for parent, branch in _ancestors(space.columns, j).items():
         behind[:, parent] = branch
     U = np.tile(behind, (len(values), 1))
@@ -214,13 +215,20 @@ def _share_of(space: Space, held: Mapping[int, float]) -> float:
     return float(np.prod([1.0 / (space.columns[j].size or 1) for j in held]))
 
 
-def _latin(columns: Sequence[Column], n: int, rng: "Generator") -> Floats:
-    """(n, d): a Latin hypercube (McKay et al. 1979), moved to the places of discrete values; all columns active."""
-    U = np.empty((n, len(columns)))
+def _even(columns: Sequence[Column], n: int, rng: "Generator") -> tuple[Floats, Floats]:
+    """A, B (n, d): points that are even in all 2 d coordinates together, moved to the places of discrete values; all
+    columns are active. frac(i sqrt(p) + shift) with primes p (Richtmyer 1951), whose errors were a half to a fifth of
+    a Latin hypercube's on additive functions; a Latin hypercube (McKay et al. 1979) in what the primes leave over."""
+    sides = np.empty((2, n, len(columns)))
+    steps = np.arange(1, n + 1)
     for j, column in enumerate(columns):
-        u = (rng.permutation(n) + rng.random(n)) / n
-        U[:, j] = u if column.size is None else column.domain.encode_many(column.domain.decode_many(u))
-    return U
+        for side in (0, 1):
+            if j < len(_PRIMES) // 2:
+                u = (steps * np.sqrt(_PRIMES[2 * j + side]) + rng.random()) % 1.0
+            else:
+                u = (rng.permutation(n) + rng.random(n)) / n
+            sides[side, :, j] = u if column.size is None else column.domain.encode_many(column.domain.decode_many(u))
+    return sides[0], sides[1]
 
 
 def _share(values: Floats) -> Share:
