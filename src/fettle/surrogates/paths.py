@@ -18,7 +18,7 @@ from fettle.surrogates.kernel import PRODUCT, SUM, C, Floats, Points, cross, uno
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-_WHOLE, _OWN = 512, 64  # features of the product, and of each column's term of the sum
+_WHOLE, _OWN = 256, 32  # features of the product, and of each column's term of the sum
 _DEGREES = 5.0
 _JITTER = 1e-6
 _BLOCK = 2048  # points at a time
