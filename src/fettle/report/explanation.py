@@ -16,6 +16,7 @@ from fettle.surrogates.whatif import FAILURE, predicted
 
 _CURVES, _PAIRS = 3, 5  # of the strongest numbers, and at most so many interactions
 _VISIBLE = 0.01  # share of the variance, below which an interaction is left out
+_COUNTED = 10_000  # configurations, of which it is looked at whether all were tried
 _NAMED = 0.05  # and below which a parameter is not worth a sentence
 
 
@@ -166,9 +167,9 @@ def ended(log: TrialLog) -> str:
         return f"less than {exact(metric, below)} of {label(metric)} could still be gained"
     if log.started >= trials:
         return f"all {trials:.0f} trials of its budget were started"
-    if space is not None and space.size is not None:
+    if space is not None and (space.only is not None or (space.raw_size or math.inf) <= _COUNTED):
         tried = {space.key(t.params) for t in log.trials if t.state.finished and space.contains(t.params)}
-        if len(tried) >= space.size:
+        if len(tried) == space.size:
             return f"all {space.size} configurations of its space were tried"
     finished = any(t.confirmed for t in log.trials)
     return f"its time of {duration(seconds)} was used up" if seconds > 0.0 and finished else ""

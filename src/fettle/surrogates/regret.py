@@ -4,6 +4,11 @@
 
 with confidence bounds of the surrogate's function, in the objective's own units. The incumbent is the best feasible
 trial as it was measured, not the one with the lowest UCB: it is what a search without a model names under noise.
+
+How often it holds, on test problems after 15, 25 and 50 trials: the true regret was below the estimate in 91 % of 81
+cases of `gp_bo` (100 % of smooth functions, 72 % of noisy ones) and in 89 % of 92 cases of random search; the width of
+the bounds was chosen on these. What it misses are optima that no trial has hinted at: narrow basins, and what lies on
+the far side of a constraint.
 """
 
 from dataclasses import dataclass
@@ -31,7 +36,8 @@ FIRST, _EVERY = 10, 5  # ended trials at which a stop rule is checked first, and
 
 @dataclass(frozen=True, slots=True)
 class Regret:
-    """value: by how much the objective could still get better, at most, in 95 of 100 cases. trials: from how many."""
+    """value: by how much the objective could still get better, at most, in about 9 of 10 cases. trials: from how
+    many."""
 
     metric: str
     value: float
@@ -81,7 +87,8 @@ def _lowest(response: Response, chances: Chances, space: Space, here: Floats) ->
         mean, std = response.predict(U)
         return np.where(chances.allowed(U) >= _HOPE, mean - _WIDTH * std, np.inf)
 
-    whole = space.size is not None and space.size <= _ALL
+    size = space.raw_size if space.only is None else len(space.only)
+    whole = size is not None and size <= _ALL
     U = space.encode(list(space.enumerate()) if whole else space.sample(_DRAWN, rng))
     U = np.concatenate([here, U])
     low = bounds(U)

@@ -42,9 +42,7 @@ class Figures:
     """One metric of n trials, as losses: sign * metric. X (n, d) in the unit cube, NaN where inactive; errors (n,):
     known standard errors, 0 where unknown; bounds (n,): +1 where a loss is only a lower bound, -1 an upper one."""
 
-    metric: str
     sign: float
-    numbers: tuple[int, ...]
     X: Floats
     losses: Floats
     errors: Floats
@@ -61,8 +59,7 @@ class Figures:
                     told.append((trial, seen.losses[0], seen.noise[0], seen.censored[0]))
         losses, errors, bounds = (np.array([row[i] for row in told], float) for i in (1, 2, 3))
         X = space.encode([row[0].params for row in told])
-        numbers = tuple(row[0].number for row in told)
-        return cls(objective.metric, objective.sign, numbers, X, losses, np.nan_to_num(errors), bounds)
+        return cls(objective.sign, X, losses, np.nan_to_num(errors), bounds)
 
     @property
     def exact(self) -> Floats:
@@ -73,16 +70,14 @@ class Figures:
 @dataclass(frozen=True, slots=True)
 class Response:
     """processes: at the mode of the hyper-parameters, then at some drawn about it; all see `values` (n,), the
-    transformed losses, whose known variances are `variances` (n,), at X (n, d). kept: their indices in `figures`."""
+    transformed losses (of many, a part), whose known variances are `variances` (n,)."""
 
     figures: Figures
     columns: tuple[Column, ...]
     processes: tuple[GPPosterior, ...]
     outputs: Outputs
-    X: Floats
     values: Floats
     variances: Floats
-    kept: Floats
 
     @classmethod
     def of(cls, figures: Figures, columns: Sequence[Column]) -> "Response | None":
@@ -101,7 +96,7 @@ class Response:
         covariance = gp.spread(theta, X[few], values[few], columns, variances[few])
         thetas = (theta, *_drawn(theta, covariance))
         processes = tuple(gp.posterior(each, X, values, columns, variances) for each in thetas)
-        return cls(figures, tuple(columns), processes, outputs, X, values, variances, kept)
+        return cls(figures, tuple(columns), processes, outputs, values, variances)
 
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Z (m, d) -> mean (m,) and standard deviation (m,) of the function, in transformed units."""
