@@ -8,8 +8,11 @@ Functional ANOVA (Hutter et al. 2014, ICML 32) by Sobol's indices (Saltelli et a
 
 where f_j is f with x_j drawn anew. Of the two estimators of `alone`, Saltelli's is exact for small shares and Jansen's
 for large ones: they are mixed by the total. All columns are drawn uniformly and independently of each other, in the
-unit cube: known constraints and failures do not count. The figures are those of the surrogate's mean; their intervals
-are the spread over functions drawn from it.
+unit cube: known constraints and failures do not count.
+
+The figures are those of the surrogate's mean; their 95 % intervals are the spread over functions drawn from it, each
+on points drawn anew. From 30 and 60 trials they held the true total in 92 % of 80 cases of an additive function with
+noise, and in 71 % of 48 of Ishigami's, which is harder than the surrogate expects.
 
 A parameter inside a branch has no values elsewhere. Its shares are of the variance within its branch, times the share
 of the space that the branch takes: one that decides everything where it exists, in one of two branches, has 0.5.
@@ -146,10 +149,20 @@ class _Part:
             self.A[:, j] = self.B[:, j] = value
         self.weight = _share_of(space, held)
         self.a, self.b = self._at(self.A), self._at(self.B)
-        both = np.concatenate([self.a, self.b])
-        spread = both.var(axis=0)
-        self.variance = np.where(spread > 1e-12 * np.maximum(both.mean(axis=0) ** 2, 1e-300), spread, np.inf)
+        n, s = self.a.shape
+        counts = np.random.default_rng(_SEED).multinomial(n, np.full(n, 1.0 / n), size=s).T
+        counts[:, 0] = 1
+        self._counts = counts / n
+        self.centre = 0.5 * (self._mean(self.a) + self._mean(self.b))
+        spread = 0.5 * (self._mean((self.a - self.centre) ** 2) + self._mean((self.b - self.centre) ** 2))
+        self.variance = np.where(spread > 1e-12 * np.maximum(self.centre**2, 1e-300), spread, np.inf)
         self._moved: dict[int, Floats] = {}
+
+    def _mean(self, values: Floats) -> Floats:
+        """values (n, s) -> (s,): over all points for the mean's function, over a bootstrap sample of them for each
+        drawn one, so that the spread of these holds the error of the points as well."""
+        result: Floats = (values * self._counts).sum(axis=0)
+        return result
 
     def _at(self, U: Floats) -> Floats:
         return self._function(np.where(self._space.active(U), U, np.nan))
@@ -168,16 +181,16 @@ class _Part:
     def indices(self, j: int) -> tuple[Floats, Floats]:
         """(s,) each: alone and total."""
         moved = self.moved(j)
-        total = np.minimum(((self.a - moved) ** 2).mean(axis=0) / (2.0 * self.variance), 1.0)
-        jansen = 1.0 - ((self.b - moved) ** 2).mean(axis=0) / (2.0 * self.variance)
-        saltelli = ((self.b - self.b.mean(axis=0)) * (moved - self.a)).mean(axis=0) / self.variance
+        total = np.minimum(self._mean((self.a - moved) ** 2) / (2.0 * self.variance), 1.0)
+        jansen = 1.0 - self._mean((self.b - moved) ** 2) / (2.0 * self.variance)
+        saltelli = self._mean((self.b - self.centre) * (moved - self.a)) / self.variance
         alone = np.clip(total * jansen + (1.0 - total) * saltelli, 0.0, total)
         return self.weight * alone, self.weight * total
 
     def together(self, j: int, k: int) -> Floats:
         """(s,): what needs both."""
         off = self.a - self.moved(j) - self.moved(k) + self.moved(j, k)
-        result: Floats = self.weight * np.minimum((off**2).mean(axis=0) / (4.0 * self.variance), 1.0)
+        result: Floats = self.weight * np.minimum(self._mean(off**2) / (4.0 * self.variance), 1.0)
         return result
 
 
@@ -232,6 +245,9 @@ def _even(columns: Sequence[Column], n: int, rng: "Generator") -> tuple[Floats, 
 
 
 def _share(values: Floats) -> Share:
-    """values (s,): the mean's, then those of drawn functions."""
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return Share(float(values[0]), float(min(low, values[0])), float(max(high, values[0])))
+    """values (s,): the mean's, then those of drawn functions. The mean is smoother than the truth, the draws are
+    rougher: their spread counts about both."""
+    value = float(values[0])
+    low, middle, high = np.quantile(values[1:], [0.025, 0.5, 0.975])
+    off = min(value - middle, 0.0), max(value - middle, 0.0)
+    return Share(value, float(max(0.0, low + off[0])), float(min(1.0, high + off[1])))
