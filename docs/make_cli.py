@@ -16,7 +16,7 @@ Made by `python docs/make_cli.py`; do not edit it by hand.
 Every command that reads or writes studies takes `--storage`; every command takes `--json`, and then standard output
 holds one JSON document and nothing else (progress and messages go to standard error). The documents fit the schemas
 in `fettle/schemas/`: `answer.json` (`serve`, `run`, `resume`, `best`, `show`), `list.json`,
-`measure.json`, `collect.json` (`meta collect`), `error.json`.
+`measure.json`, `explain.json`, `collect.json` (`meta collect`), `error.json`.
 
 | exit code | meaning |
 | --- | --- |

@@ -10,7 +10,7 @@ SOURCE = ROOT / "src" / "fettle"
 FOLDERS = (
     ("core", "records and protocols; NumPy and nothing of Fettle"),
     ("host", "all that touches the operating system"),
-    ("surrogates", "what is believed of a function that has been measured at some points"),
+    ("surrogates", "models of what was measured: `fit(X, y) -> Posterior`, and what follows from them"),
     ("algorithms", "what is tried next"),
     ("schedulers", "at which fidelity"),
     ("storage", "where journals live"),

@@ -22,8 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "problems": {"core", "host"},
     "registry": {"core"},
     "proposing": {"core"},
-    "loop": {"core", "registry", "proposing"},
-    "study": {"core", "registry", "proposing", "loop", "storage"},
+    "loop": {"core", "surrogates", "registry", "proposing"},
+    "study": {"core", "surrogates", "registry", "proposing", "loop", "storage"},
     "data": set(),
     "schemas": {"core"},
 }
