@@ -54,11 +54,13 @@ class Fits:
     columns: Sequence[Column]
     _version: int = 0
     _known: dict[Hashable, tuple[int, Learned]] = field(default_factory=dict)
+    _factored: dict[Hashable, tuple[int, Floats, GPPosterior]] = field(default_factory=dict)
 
     def at(self, version: int) -> None:
         if version != self._version:
             self._version = version
             self._known.clear()
+            self._factored.clear()
 
     def of(self, part: Part) -> list[Column]:
         return [self.columns[j] for j in part.columns]
@@ -112,6 +114,17 @@ class Fits:
         if schedule(n) == anew(n):
             return base
         return self._at((part.key, what, True), schedule(n), lambda count: refined(count, base))
+
+    def process(self, part: Part, what: Hashable, theta: Floats, X: Floats, y: Floats) -> GPPosterior:
+        """The process given X (n, d) and y (n,), in the order of their tells. Factored where hyper-parameters are
+        learned, and extended from there by a block update: so it costs O(n^2), and depends on the data alone."""
+        begin = schedule(len(y))
+        old = self._factored.get((part.key, what))
+        if old is None or old[0] != begin or old[1] is not theta:
+            old = (begin, theta, self.gp.posterior(theta, X[:begin], y[:begin], self.of(part)))
+            self._factored[part.key, what] = old
+        base = old[2].revalued(y[:begin])
+        return base.condition(X[begin:], y[begin:]) if begin < len(y) else base
 
     def _at(self, key: Hashable, count: int, make: Callable[[int], Learned]) -> Learned:
         old = self._known.get(key)
@@ -226,9 +239,11 @@ def _loss(
         process = fits.gp.posterior(theta, X[exact], values[exact], columns, variances[exact])
         values = imputed(process, X, values, bounds)
     held = feasible[known]
-    # what the process is given may differ between objectives; values and held do not
-    kept = _nearest(X, values, held) if len(values) > _MOST else np.arange(len(values))
-    process = fits.gp.posterior(theta, X[kept], values[kept], columns, variances[kept])
+    if len(values) <= _MOST and not variances.any():
+        process = fits.process(part, ("loss", k), theta, X, values)
+    else:  # what the process is given may differ between objectives; values and held do not
+        kept = _nearest(X, values, held) if len(values) > _MOST else np.arange(len(values))
+        process = fits.gp.posterior(theta, X[kept], values[kept], columns, variances[kept])
     noisy = process.noise > _NOISY or bool(np.median(variances) > _NOISY)
     best = float(values[held].min()) if held.any() else math.inf
     if noisy and held.any():
@@ -251,9 +266,14 @@ def _nearest(X: Floats, values: Floats, feasible: Floats) -> Floats:
 
 def _spared(fits: Fits, part: Part, X: Floats, failure: Sequence[str], kind: str) -> Chance:
     y = labels(failure, kind)
-    kept = slice(max(0, len(y) - _MOST), None)
-    theta = fits.plain(part, ("failure", kind), X, y)
-    return Chance(fits.gp.posterior(theta, X[kept], y[kept], fits.of(part)), log_spared)
+    return Chance(_latest(fits, part, ("failure", kind), X, y), log_spared)
+
+
+def _latest(fits: Fits, part: Part, what: Hashable, X: Floats, y: Floats) -> GPPosterior:
+    theta = fits.plain(part, what, X, y)
+    if len(y) <= _MOST:
+        return fits.process(part, what, theta, X, y)
+    return fits.gp.posterior(theta, X[-_MOST:], y[-_MOST:], fits.of(part))
 
 
 def _within(fits: Fits, part: Part, X: Floats, excess: Floats, c: int) -> Chance:
@@ -262,11 +282,7 @@ def _within(fits: Fits, part: Part, X: Floats, excess: Floats, c: int) -> Chance
     pressed = np.arcsinh(excess / unit)
     std = float(pressed.std()) or 1.0
     y, bound = (pressed - pressed.mean()) / std, -float(pressed.mean()) / std
-    kept = slice(max(0, len(y) - _MOST), None)
-    theta = fits.plain(part, ("bound", c), X, y)
-    return Chance(
-        fits.gp.posterior(theta, X[kept], y[kept], fits.of(part)), lambda mean, std: log_within(mean, std, bound)
-    )
+    return Chance(_latest(fits, part, ("bound", c), X, y), lambda mean, std: log_within(mean, std, bound))
 
 
 def log_cost(fits: Fits, part: Part, arrays: Arrays) -> GPPosterior | None:

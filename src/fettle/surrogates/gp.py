@@ -207,7 +207,7 @@ class GPPosterior:
 
     def __init__(self, theta: Floats, points: Points, y: Floats, words: Floats, noise: Floats | float) -> None:
         self._words = words
-        K = Pairs.of(points, words).covariance(theta).K
+        K = cross(theta, points, points, words)
         theta = theta.copy()
         while (factored := _Factored.of(K, theta, noise)) is None:
             theta[NOISE] += 1.0  # points that are too close to each other
@@ -219,6 +219,12 @@ class GPPosterior:
         self._mean = factored.mean(y)
         self._alpha = self._inverse @ (y - self._mean)
         self._slopes: Slopes | None = None  # cache
+
+    def revalued(self, y: Floats) -> "GPPosterior":
+        """The process that has seen y (n,) instead, at the same points: O(n^2)."""
+        made = copy.copy(self)
+        made._given(self.points, y, _Factored(self._inverse, math.nan))
+        return made
 
     def condition(self, Z: Floats, values: Floats) -> "GPPosterior":
         """The process that has also seen `values` (m,) at Z (m, d), by a block update: O(n^2 m)."""
