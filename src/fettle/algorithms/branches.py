@@ -220,6 +220,8 @@ class Scout:
         if not arms:
             return None
         live = [arm for arm in arms if arm.need < _OPTIMISM]
+        if not live and not due:
+            return None
         arm = (
             min(live, key=lambda a: (a.tries, a.need, a.place))
             if live
