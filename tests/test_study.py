@@ -526,6 +526,21 @@ def test_the_evaluator_knows_the_incumbent_and_its_folder(tmp_path: Path) -> Non
     assert {p.name for p in (tmp_path / "a.files").iterdir()} == {p.name for p in (tmp_path / "a.files").glob("s-*")}
 
 
+def test_the_evaluator_knows_what_the_algorithm_expects() -> None:
+    seen = []
+
+    def look(params: Any, ctx: Context) -> Any:
+        seen.append(ctx.predicted)
+        return {"loss": (params["x"] - 0.3) ** 2}
+
+    s = Study(fettle.Space(x=fettle.Float(0, 1)), objectives=[fettle.Objective("loss")], algorithm="gp_bo", seed=0)
+    s.run(look, trials=12, executor="inline")
+    assert seen[0] is None
+    value, low, high = seen[-1]["loss"]
+    assert low <= value <= high and abs(value - s.trials[-1].metrics["loss"]) < 0.05
+    assert s.trials[-1].predicted == seen[-1]
+
+
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
 def test_an_interruption_loses_nothing(interruption: type[BaseException]) -> None:
     s = study()

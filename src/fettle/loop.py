@@ -117,6 +117,7 @@ class _Loop:
             fidelity=trial.fidelity,
             limit_s=limit,
             incumbent=None if best is None or best.number == trial.number else dict(best.metrics),
+            predicted=trial.predicted,
         )
 
     def on_report(self, number: int, report: Report) -> bool:

@@ -5,7 +5,10 @@ from typing import Any
 
 import click
 
+from fettle.registry import BUILTIN
+
 STORAGE = "fettle.db"
+_ALGORITHMS = [name for name in BUILTIN["algorithms"] if name != "boxed"]  # that one needs settings
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -95,7 +98,7 @@ serve_options = together(
         "--algorithm",
         default="auto",
         show_default=True,
-        help="What proposes configurations: auto, evolution, qmc, random, grid.",
+        help=f"What proposes configurations: {', '.join(_ALGORITHMS)}.",
     ),
     click.option(
         "--command",

@@ -152,6 +152,7 @@ class Trial:
 
     intervals: metric -> (low, high, n). parent: the trial whose params or checkpoint it took.
     confirmed: the payload of the last `remeasured` event that counts for the answer.
+    predicted: what the algorithm expected: metric -> [value, low, high], or whatever it gives.
     source: 'algorithm', 'enqueued', 'elsewhere', or 'outside' (the space: measured, but it cannot win).
     """
 
@@ -170,6 +171,7 @@ class Trial:
     note: str = ""
     artifacts: Mapping[str, Any] = field(default_factory=_nothing)
     confirmed: Mapping[str, Any] | None = None
+    predicted: Mapping[str, Any] | None = None
     source: str = "algorithm"
 
 
@@ -324,6 +326,7 @@ class TrialLog:
                 parent=p.get("parent"),
                 resume_from=resume_from,
                 note=p.get("note", ""),
+                predicted=p.get("predicted"),
             )
         )
 
