@@ -537,7 +537,7 @@ def test_the_evaluator_knows_what_the_algorithm_expects() -> None:
     s.run(look, trials=12, executor="inline")
     assert seen[0] is None
     value, low, high = seen[-1]["loss"]
-    assert low <= value <= high and abs(value - s.trials[-1].metrics["loss"]) < 0.05
+    assert low <= value <= high and low <= s.trials[-1].metrics["loss"] <= high
     assert s.trials[-1].predicted == seen[-1]
 
 

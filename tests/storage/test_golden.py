@@ -31,8 +31,10 @@ def test_an_old_journal_gives_the_same_study(maker: ModuleType, version: int, tm
     study = Study.open("golden", tmp_path / "a.db")
     expected = json.loads((DATA / f"journal-v{version}.json").read_text())
     made = json.loads(json.dumps(maker.folded(study)))
+    for trial, old in zip(made["trials"], expected["trials"], strict=True):  # which may have fields that are newer
+        assert {name: trial[name] for name in old} == old
     for key, value in expected.items():
-        assert made[key] == value, key
+        assert key == "trials" or made[key] == value, key
 
 
 @pytest.mark.parametrize("version", [1])
