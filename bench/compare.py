@@ -176,7 +176,7 @@ def medians(methods: Sequence[Scores], wanted: Sequence[str], n: int = 60) -> Ta
 
 
 def bars(ours: Scores, peers: Sequence[Scores], which: str) -> Table:
-    """What the search issue asks for, over all kinds with one objective."""
+    """What must hold, over all kinds with one objective."""
 
     def wanted(kind: str) -> list[str]:
         return names(kind, which)

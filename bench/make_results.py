@@ -141,6 +141,15 @@ def search_cost(rows: Rows) -> Iterator[str]:
     yield "![CPU per ask and tell against told trials](results/search_cost.svg)"
 
 
+def serve_replay(rows: Rows) -> Iterator[str]:
+    yield "| trials | algorithm | mean regret | median | is auto worse? (Wilcoxon p) |"
+    yield "| --- | --- | --- | --- | --- |"
+    for row in rows:
+        p = f"{row['p_auto_is_worse']:.2g}" if "p_auto_is_worse" in row else ""
+        figures = f"{row['mean_regret_ratio']:.1%} | {row['median_regret_ratio']:.1%}"
+        yield f"| {row['trials']} | {row['algorithm']} | {figures} | {p} |"
+
+
 SECTIONS: tuple[tuple[str, str, str, Callable[[Rows], Iterator[str]]], ...] = (
     ("core", "The core", "python bench/core.py", core),
     ("kills", "SIGKILLs at random", "python bench/kills.py", kills),
@@ -148,6 +157,12 @@ SECTIONS: tuple[tuple[str, str, str, Callable[[Rows], Iterator[str]]], ...] = (
     ("rate_search", "The rate search on simulated servers", "python bench/rate_search.py", rate_search),
     ("serve", "What `fettle serve` finds, and whether its prediction holds", "python bench/serve.py", serve),
     ("search", "Search algorithms and their peers", "python bench/search.py, then bench/compare.py --land", search),
+    (
+        "serve_replay",
+        "Searches replayed on a table of all servings of the demo's model",
+        "python bench/serve_table.py",
+        serve_replay,
+    ),
     ("search_cost", "What a suggestion costs", "python bench/search_cost.py", search_cost),
 )
 

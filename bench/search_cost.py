@@ -4,7 +4,7 @@
 
 A history of n random points of levy in 10 dimensions is told; then 50 asks and tells in a row are timed, refits
 included: mean and slowest. A method stops at the first n whose mean is over a second. Lands one row per (method, n) in
-bench/results/search_cost.json, with the bars of the search issue, and draws bench/results/search_cost.svg. Resumes:
+bench/results/search_cost.json, with its bar, and draws bench/results/search_cost.svg. Resumes:
 rows that stand are kept (--again runs them anew).
 """
 
