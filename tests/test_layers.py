@@ -44,6 +44,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "torch": _TORCH,
     "ray": ("executors/ray",),
     "cmaes": ("algorithms/cmaes",),
+    "threadpoolctl": ("surrogates/threads",),
     "optuna": ("interop/optuna",),
     "onnx": ("problems",),
     "onnxruntime": ("problems", "host/machine", "cli/doctor"),

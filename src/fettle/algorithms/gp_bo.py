@@ -26,6 +26,7 @@ from fettle.core.space import Params, Space
 from fettle.core.trial import Constraint, Objective, Outcome, Trial, TrialLog
 from fettle.surrogates.acquisition import NAMES, by_name
 from fettle.surrogates.gp import GP, GPPosterior
+from fettle.surrogates.threads import on_one_thread
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -105,6 +106,7 @@ class GaussianProcessSearch:
         self._used.add(trial.params)
         self.history.put(trial, outcome)
 
+    @on_one_thread
     def ask(self, n: int, number: int, pending: Sequence[Params], rng: "Generator") -> list[Proposal]:
         made: list[Proposal] = []
         while len(made) < n:
@@ -116,6 +118,7 @@ class GaussianProcessSearch:
                 break
         return made
 
+    @on_one_thread
     def recommend(self, log: TrialLog) -> int | None:
         """Under noise the trial of the lowest posterior mean, and not the luckiest one."""
         arrays = self.history.arrays
@@ -133,6 +136,7 @@ class GaussianProcessSearch:
         rows = np.flatnonzero(arrays.feasible)
         return int(rows[int(np.argmin(belief.losses[0].process.predict(arrays.U[rows])[0]))])
 
+    @on_one_thread
     def trust(self) -> Trust:
         """How the processes fare; nothing is said of a space that is searched by branches."""
         if self._scout.leaves or not (losses := self._believed().losses):

@@ -24,6 +24,7 @@ from fettle.core.trial import Constraint, Objective, Outcome, Trial
 from fettle.surrogates.acquisition import log_ei
 from fettle.surrogates.gp import GP
 from fettle.surrogates.quadratic import Quadratic
+from fettle.surrogates.threads import on_one_thread
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -82,6 +83,7 @@ class TrustRegionSearch:
         if trial.note.startswith(NOTE):
             self._own.add(trial.number)
 
+    @on_one_thread
     def ask(self, n: int, number: int, pending: Sequence[Params], rng: "Generator") -> list[Proposal]:
         made: list[Proposal] = []
         while self.fits and len(made) < n:

@@ -28,6 +28,7 @@ import numpy as np
 from fettle.core.domains import Column
 from fettle.core.space import Space
 from fettle.surrogates.response import Response
+from fettle.surrogates.threads import on_one_thread
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -91,6 +92,7 @@ class Importances:
     pairs: tuple[Interaction, ...]
 
 
+@on_one_thread
 def importances(response: Response, space: Space) -> Importances:
     """Of every parameter that can vary, as far as the response tells. The same trials always give the same figures."""
     rng = np.random.default_rng(_SEED)
@@ -117,6 +119,7 @@ def importances(response: Response, space: Space) -> Importances:
     )
 
 
+@on_one_thread
 def curve(response: Response, space: Space, name: str) -> Curve:
     """Of a parameter whose values are numbers; one inside a branch, over its branch."""
     rng = np.random.default_rng(_SEED)

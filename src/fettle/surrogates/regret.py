@@ -19,6 +19,7 @@ import numpy as np
 from fettle.core.space import Space
 from fettle.core.trial import State, TrialLog
 from fettle.surrogates.response import Figures, Response
+from fettle.surrogates.threads import on_one_thread
 from fettle.surrogates.whatif import Chances
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Regret:
     trials: int
 
 
+@on_one_thread
 def remaining(log: TrialLog, space: Space, *, ended: int | None = None) -> Regret | None:
     """Of the first objective. ended: by the first so many ended trials alone.
 
@@ -72,6 +74,7 @@ def checked(ended: int) -> int:
     return ended // step * step
 
 
+@on_one_thread
 def is_enough(log: TrialLog, space: Space, below: float) -> bool:
     """Whether at the last check so little could be gained: a function of the log alone, so a replay stops, too."""
     count = checked(len(log.ended))

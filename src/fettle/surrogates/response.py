@@ -17,6 +17,7 @@ from fettle.core.trial import Objective, State, Trial, TrialLog, outcome
 from fettle.surrogates.gp import GP, GPPosterior, imputed
 from fettle.surrogates.outputs import PRESSURES, Outputs
 from fettle.surrogates.paths import Paths
+from fettle.surrogates.threads import on_one_thread
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -80,6 +81,7 @@ class Response:
     variances: Floats
 
     @classmethod
+    @on_one_thread
     def of(cls, figures: Figures, columns: Sequence[Column]) -> "Response | None":
         """None where fewer than LEAST losses are exact."""
         if len(figures.exact) < LEAST:

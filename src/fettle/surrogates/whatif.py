@@ -12,6 +12,7 @@ from fettle.core.trial import Constraint, Estimate, Objective, State, Trial, Tri
 from fettle.surrogates.feasibility import SOFT, classes, labels, log_spared
 from fettle.surrogates.gp import GP, GPPosterior
 from fettle.surrogates.response import LEAST, SURE, Figures, Response, trials_in
+from fettle.surrogates.threads import on_one_thread
 
 Floats = np.ndarray
 FAILURE = "failure_ratio"
@@ -68,6 +69,7 @@ def _goal(constraint: Constraint) -> Objective:
     return Objective(constraint.metric, "maximize" if constraint.upper is None else "minimize")
 
 
+@on_one_thread
 def predicted(log: TrialLog, space: Space, params: Mapping[str, Any]) -> dict[str, Estimate]:
     """Metric -> median and 95 % interval of one more measurement at params, from n trials: all that were told of four
     trials or more, objectives first. `failure_ratio`: the chance that the trial fails, where any has failed.
