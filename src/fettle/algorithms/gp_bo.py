@@ -35,6 +35,7 @@ Floats = np.ndarray
 _GOOD = 4  # trials that candidates are drawn around
 _SAME = 1e-7  # off in every column: the same point
 _LIKELY = math.log(0.5)  # chance from which on a pending trial is expected to succeed
+_SOME = 12  # trials before one is measured again: noise cannot be told from ups and downs earlier
 _COPIES = 4  # measurements of one point
 _DRAWN = 400  # candidates of Thompson sampling
 
@@ -179,6 +180,8 @@ class GaussianProcessSearch:
         """Under noise the trial that would be the answer, from time to time: is it good, and how noisy is it?"""
         every, several = self.settings.again, len(self.history.objectives) > 1
         if self.space.size is not None or several or not every or number % every != every - 1:
+            return None
+        if len(self.history.rows) < _SOME:
             return None
         belief = self._believed()
         if not belief.losses or not belief.losses[0].noisy or not math.isfinite(belief.losses[0].best):
