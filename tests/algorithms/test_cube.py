@@ -139,3 +139,11 @@ def test_listed_params_are_the_only_ones_allowed() -> None:
     cube = Cube(space)
     assert cube.grid is not None and np.allclose(cube.grid, [[0.1, 0.2], [0.3, 0.4]])
     assert cube.allowed(np.array([[0.1, 0.2], [0.1, 0.4]])).tolist() == [True, False]
+
+
+def test_listed_params_come_back_as_they_are_listed() -> None:
+    """Decoding what was encoded rounds: the result would not be among them."""
+    listed = [{"x": 0.1 * i, "y": 0.3 * i + 0.001} for i in range(20)]
+    cube = Cube(Space(x=Float(-6.2, 3.3), y=Float(1e-5, 8, log=True), only=listed))
+    assert cube.grid is not None
+    assert [cube.params(u) for u in cube.grid] == listed
