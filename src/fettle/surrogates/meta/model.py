@@ -1,0 +1,161 @@
+"""A trained meta-model: every metric of the tasks and feasibility, each learned on its own; saved without pickle."""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fettle.core.errors import InvalidInput
+from fettle.core.space import Space
+from fettle.surrogates.feasibility import TaskFeasibility
+from fettle.surrogates.meta.anchors import Anchors, Sample, learned, sample
+from fettle.surrogates.meta.knobs import Knobs
+from fettle.surrogates.meta.methods import METHODS, Arrays, Learned
+from fettle.surrogates.meta.scales import LINEAR, forward, possible
+from fettle.surrogates.meta.tables import Table, tabulated
+from fettle.surrogates.meta.task import Task
+
+Floats = np.ndarray
+FORMAT = 1
+_CLEARER = 0.005  # rank correlation by which a later scale has to be better
+
+
+@dataclass(frozen=True, slots=True)
+class MetaModel:
+    """head: the JSON part (format, method, tasks, knobs, scale of each metric). arrays: "metric index/name" -> array."""
+
+    head: Mapping[str, Any]
+    arrays: Mapping[str, Floats]
+    _learned: dict[str, Learned] = field(default_factory=dict, compare=False, repr=False)  # cache
+
+    @property
+    def method(self) -> str:
+        return str(self.head["method"])
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(self.head["tasks"])
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(self.head["scales"])
+
+    @property
+    def knobs(self) -> Knobs:
+        return Knobs.from_json(self.head["knobs"])
+
+    def scale(self, metric: str) -> str:
+        return str(self.head["scales"][metric])
+
+    def of(self, metric: str) -> Learned:
+        """What was learned of a metric."""
+        if metric not in self._learned:
+            prefix = f"{self.metrics.index(metric)}/"
+            own = {name.removeprefix(prefix): a for name, a in self.arrays.items() if name.startswith(prefix)}
+            self._learned[metric] = METHODS[self.method].restore(own, self.knobs.columns)
+        return self._learned[metric]
+
+    @property
+    def feasibility(self) -> TaskFeasibility:
+        names = ("X", "failed", "task", "directions")
+        return TaskFeasibility(*(self.arrays[f"feasibility/{name}"] for name in names))
+
+    # -- files ----------------------------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """A compressed .npz, the same for the same content."""
+        out = io.BytesIO()
+        parts = {"head": np.frombuffer(json.dumps(self.head, sort_keys=True).encode(), np.uint8), **self.arrays}
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in sorted(parts.items()):
+                buffer = io.BytesIO()
+                small = array.astype(np.float32) if array.dtype == np.float64 and array.size > 64 else array
+                np.lib.format.write_array(buffer, np.ascontiguousarray(small), allow_pickle=False)
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
+        return out.getvalue()
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one file; `fettle.meta.load` reads it."""
+        path = Path(path)
+        path.write_bytes(self.to_bytes())
+        return path
+
+
+def load(path: str | Path) -> MetaModel:
+    """The model of a file that `save` wrote. Raises InvalidInput."""
+    try:
+        with np.load(Path(path), allow_pickle=False) as stored:
+            parts = {name: stored[name] for name in stored.files}
+        head = json.loads(bytes(parts.pop("head")))
+        known = head["format"] == FORMAT
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"{path} is no meta-model: {error}", "give a file that model.save(path) wrote") from error
+    if not known:
+        raise InvalidInput(f"{path} has format {head['format']}, this version reads {FORMAT}", "train it again")
+    arrays = {name: a.astype(float) if a.dtype == np.float32 else a for name, a in parts.items()}
+    return MetaModel(head, arrays)
+
+
+def train(tasks: Sequence[Task], space: Space, *, method: str = "auto", seed: int = 0) -> MetaModel:
+    """Learns every metric that at least one task has twice, and where tasks fail, over the knobs of `space`.
+
+    method: one of METHODS; "auto" is "prior_gp". Raises InvalidInput.
+    """
+    name = "prior_gp" if method == "auto" else method
+    if name not in METHODS:
+        raise InvalidInput(f"unknown method {method!r}", f"known: auto, {', '.join(METHODS)}")
+    knobs, tables = tabulated(tasks, space)
+    scales, arrays = {}, dict[str, Floats]()
+    for metric in sorted({metric for table in tables for metric in table.y}):
+        rng = np.random.default_rng([seed, len(scales)])
+        found = _metric(name, metric, tables, knobs, rng)
+        if found is not None:
+            arrays |= {f"{len(scales)}/{key}": array for key, array in found[1].items()}
+            scales[metric] = found[0]
+    if not scales:
+        raise InvalidInput("no metric was measured twice in any task", "give tasks with at least two measured rows")
+    failures = TaskFeasibility.of([(table.X, table.failed) for table in tables], knobs.words)
+    arrays |= {f"feasibility/{key}": array for key, array in failures.to_arrays().items()}
+    head = {
+        "format": FORMAT,
+        "method": name,
+        "tasks": [table.name for table in tables],
+        "knobs": knobs.to_json(),
+        "scales": scales,
+        "seed": seed,
+    }
+    return MetaModel(head, arrays)
+
+
+def _metric(
+    name: str, metric: str, tables: Sequence[Table], knobs: Knobs, rng: np.random.Generator
+) -> tuple[str, Arrays] | None:
+    """Scale and arrays of one metric; None where no task has it twice."""
+    best: tuple[float, str, list[Sample], Anchors] | None = None
+    for scale in possible([table.y[metric] for table in tables if metric in table.y]):
+        tried = (
+            sample(table.X, forward(scale, table.y[metric]), own_unit=scale == LINEAR)
+            for table in tables
+            if metric in table.y
+        )
+        samples = [one for one in tried if one is not None]
+        if not samples:
+            return None
+        anchors = learned(samples, knobs.columns, rng)
+        score = anchors.agreement()
+        if best is None or score > best[0] + _CLEARER:
+            best = (score, scale, samples, anchors)
+    if best is None:
+        return None
+    _, scale, samples, anchors = best
+    return scale, METHODS[name].learn(samples, anchors, knobs.columns, rng)
