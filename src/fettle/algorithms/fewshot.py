@@ -22,9 +22,10 @@ from fettle.core.protocols import Proposal
 from fettle.core.space import Params, Space
 from fettle.core.trial import Constraint, Objective, Outcome, Trial
 from fettle.surrogates.acquisition import log_ei
+from fettle.surrogates.meta.maml import AdaptedNetwork
+from fettle.surrogates.meta.methods import Fitted
 from fettle.surrogates.meta.model import MetaModel, load
 from fettle.surrogates.meta.scales import LOG, backward, forward
-from fettle.surrogates.meta.methods import Fitted
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -170,7 +171,10 @@ class FewShotSearch:
         scale = model.scale(objective.metric)
         held = [t.metrics[objective.metric] for t in self._told.values() if t.feasible]
         best = None if not held else float(forward(scale, np.array([(min if objective.sign > 0 else max)(held)]))[0])
-        worth = improvement(mean, std, best, goal=objective.goal, log=scale == LOG)
+        if isinstance(fitted, AdaptedNetwork):  # the paper's acquisition
+            worth = fitted.optimism(Z) - objective.sign * mean
+        else:
+            worth = improvement(mean, std, best, goal=objective.goal, log=scale == LOG)
         for constraint in self.constraints:
             if constraint.metric in model.metrics:
                 worth = worth + self._within(model, constraint, Z, waiting)
@@ -194,7 +198,7 @@ class FewShotSearch:
     def _fitted(self, model: MetaModel, metric: str, waiting: Sequence[Params]) -> Fitted:
         """Pending params count as if they had come out as expected (Ginsbourger et al. 2010)."""
         scale, learned = model.scale(metric), model.of(metric)
-        rows = [t for t in self._told.values() if metric in t.metrics and not t.failed == 1.0 and not t.bound]
+        rows = [t for t in self._told.values() if metric in t.metrics and t.failed != 1.0 and not t.bound]
         y = forward(scale, np.array([t.metrics[metric] for t in rows]))
         known = np.isfinite(y)
         X = np.array([t.x for t in rows]).reshape(-1, len(self.knobs))[known]
@@ -208,7 +212,7 @@ class FewShotSearch:
         return learned.fit(np.vstack([X, more]), np.concatenate([y, fitted.predict(more)[0]]), columns=columns)
 
     def _candidates(self, waiting: Sequence[Params], rng: "Generator") -> tuple[list[Params], Floats]:
-        """What may be proposed: all that is left of an enumerated space, else draws and the surroundings of the best."""
+        """What may be proposed: all that is left of an enumerated space, else draws, some near the best."""
         taken = self._used.keys | self._used.pending(waiting)
         if self._grid is not None:
             left = np.ones(len(self._grid), bool)

@@ -69,17 +69,6 @@ class Anchors:
             return max(0.25 * float(self.mean.var()), 1e-6)
         return max(float((self.R[self.known] ** 2).mean()) * T / (T - 1), 1e-6)
 
-    def agreement(self) -> float:
-        """Mean rank correlation of each task with the mean of the others; 0 for a single task."""
-        found = []
-        for t in range(len(self.R)):
-            known = self.known[t]
-            if len(self.R) > 1 and known.sum() > 2:
-                others = self.mean[known] - self.R[t, known] / (len(self.R) - 1)
-                pair = [np.argsort(np.argsort(v)) for v in (others, self.mean[known] + self.R[t, known])]
-                found.append(float(np.corrcoef(pair)[0, 1]))
-        return float(np.mean(found)) if found else 0.0
-
 
 def learned(samples: Sequence[Sample], columns: Sequence[Column], rng: np.random.Generator) -> Anchors:
     """Anchors from at least one task."""
@@ -101,7 +90,7 @@ def learned(samples: Sequence[Sample], columns: Sequence[Column], rng: np.random
 def _chosen(sets: Sequence[Floats], rng: np.random.Generator) -> Floats:
     """The union of the points; of too many, those that most tasks have, and a random part of the others."""
     places: dict[bytes, int] = {}
-    rows, count = [], []
+    rows, count = list[Floats](), list[int]()
     for X in sets:
         for key, x in zip(keys(X), X, strict=True):
             if key not in places:

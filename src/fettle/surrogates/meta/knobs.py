@@ -133,7 +133,11 @@ def _knob(column: Column, others: Sequence[tuple[Iterable[Params], Space | None]
     ends = [float(v) for v in listed] or [float(domain.low), float(domain.high)]
     log = bool(getattr(domain, "log", False)) or bool(listed and min(ends) > 0.0 and max(ends) >= _WIDE * min(ends))
     for rows, space in others:
-        own = next((getattr(c.domain, "unit", None) for c in space.columns if c.name == column.name), None) if space else None
+        own = (
+            next((getattr(c.domain, "unit", None) for c in space.columns if c.name == column.name), None)
+            if space
+            else None
+        )
         scale = factor(own, unit)
         seen = [x for params in rows if (x := _numeric(params.get(column.name))) is not None]
         if scale is not None and seen:

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from fettle.core.domains import Column
 from fettle.surrogates.meta.anchors import Anchors, Sample
-from fettle.surrogates.meta.prior_gp import Hyper, PriorGP, left_out
+from fettle.surrogates.meta.ensembles import RGPE, Nearest, Parametric, Static
+from fettle.surrogates.meta.maml import Networks
+from fettle.surrogates.meta.prior_gp import Hyper, PriorGP
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 Floats = np.ndarray
 Arrays = dict[str, Floats]
@@ -17,7 +22,8 @@ Arrays = dict[str, Floats]
 class Fitted(Protocol):
     """credit: how far the tasks are trusted after the points given, in [0, 1]."""
 
-    credit: float
+    @property
+    def credit(self) -> float: ...
 
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Z (m, D) -> mean (m,), standard deviation (m,) on the metric's scale."""
@@ -36,7 +42,7 @@ class Method(Protocol):
     """How a learner comes from samples, and from stored arrays."""
 
     def learn(
-        self, samples: Sequence[Sample], anchors: Anchors, columns: Sequence[Column], rng: np.random.Generator
+        self, samples: Sequence[Sample], anchors: Anchors, hyper: Hyper, columns: Sequence[Column], rng: "Generator"
     ) -> Arrays: ...
     def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column]) -> Learned: ...
 
@@ -48,22 +54,28 @@ class OnAnchors:
     make: Callable[[Anchors, Hyper, Sequence[Column]], Learned]
 
     def learn(
-        self, samples: Sequence[Sample], anchors: Anchors, columns: Sequence[Column], rng: np.random.Generator
+        self, samples: Sequence[Sample], anchors: Anchors, hyper: Hyper, columns: Sequence[Column], rng: "Generator"
     ) -> Arrays:
-        hyper = left_out(anchors, columns, rng)
         return {
             "A": anchors.A, "mean": anchors.mean, "R": anchors.R, "levels": anchors.levels, "units": anchors.units,
             "theta": anchors.theta, "known": anchors.known, "weights": hyper.weights,
-            "hyper": np.array([hyper.noise, hyper.unit, hyper.unit_sd]),
+            "hyper": np.array([hyper.noise, hyper.unit, hyper.unit_sd, hyper.fit, hyper.unlike]),
         }  # fmt: skip
 
     def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column]) -> Learned:
         names = ("A", "mean", "R", "levels", "units", "theta", "known")
-        noise, unit, unit_sd = arrays["hyper"].tolist()
+        noise, *rest = arrays["hyper"].tolist()
         anchors = Anchors(*(arrays[name] for name in names))
-        return self.make(anchors, Hyper(arrays["weights"], noise, unit, unit_sd), columns)
+        return self.make(anchors, Hyper(arrays["weights"], noise, *rest), columns)
 
 
-METHODS: Mapping[str, Any] = {
+METHODS: Mapping[str, Method] = {
     "prior_gp": OnAnchors(PriorGP),
+    "rgpe": OnAnchors(RGPE),
+    "static": OnAnchors(Static),
+    "nearest": OnAnchors(Nearest),
+    "parametric": OnAnchors(Parametric),
+    "maml": Networks(order=2),
+    "maml_first_order": Networks(order=1),
+    "fine_tuning": Networks(order=0),
 }

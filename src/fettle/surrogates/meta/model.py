@@ -13,22 +13,23 @@ import numpy as np
 
 from fettle.core.errors import InvalidInput
 from fettle.core.space import Space
-from fettle.surrogates.feasibility import TaskFeasibility
 from fettle.surrogates.meta.anchors import Anchors, Sample, learned, sample
 from fettle.surrogates.meta.knobs import Knobs
 from fettle.surrogates.meta.methods import METHODS, Arrays, Learned
-from fettle.surrogates.meta.scales import LINEAR, forward, possible
+from fettle.surrogates.meta.prior_gp import Hyper, left_out
+from fettle.surrogates.meta.scales import LINEAR, LOG, forward, possible
 from fettle.surrogates.meta.tables import Table, tabulated
 from fettle.surrogates.meta.task import Task
+from fettle.surrogates.task_feasibility import TaskFeasibility
 
 Floats = np.ndarray
 FORMAT = 1
-_CLEARER = 0.005  # rank correlation by which a later scale has to be better
+_CLEARER = 0.25  # log-density per figure by which another scale than the logarithm has to be better
 
 
 @dataclass(frozen=True, slots=True)
 class MetaModel:
-    """head: the JSON part (format, method, tasks, knobs, scale of each metric). arrays: "metric index/name" -> array."""
+    """head: the JSON part (format, method, tasks, knobs, scale of each metric). arrays: "metric's index/name" -> it."""
 
     head: Mapping[str, Any]
     arrays: Mapping[str, Floats]
@@ -63,8 +64,9 @@ class MetaModel:
 
     @property
     def feasibility(self) -> TaskFeasibility:
-        names = ("X", "failed", "task", "directions")
-        return TaskFeasibility(*(self.arrays[f"feasibility/{name}"] for name in names))
+        return TaskFeasibility.from_arrays(
+            {name.removeprefix("feasibility/"): a for name, a in self.arrays.items() if name.startswith("feasibility/")}
+        )
 
     # -- files ----------------------------------------------------------------------------------------------
 
@@ -75,7 +77,7 @@ class MetaModel:
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, array in sorted(parts.items()):
                 buffer = io.BytesIO()
-                small = array.astype(np.float32) if array.dtype == np.float64 and array.size > 64 else array
+                small = array.astype(np.float32) if _rounded(name) else array
                 np.lib.format.write_array(buffer, np.ascontiguousarray(small), allow_pickle=False)
                 archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
         return out.getvalue()
@@ -115,7 +117,7 @@ def train(tasks: Sequence[Task], space: Space, *, method: str = "auto", seed: in
     if name not in METHODS:
         raise InvalidInput(f"unknown method {method!r}", f"known: auto, {', '.join(METHODS)}")
     knobs, tables = tabulated(tasks, space)
-    scales, arrays = {}, dict[str, Floats]()
+    scales, arrays = dict[str, str](), dict[str, Floats]()
     for metric in sorted({metric for table in tables for metric in table.y}):
         rng = np.random.default_rng([seed, len(scales)])
         found = _metric(name, metric, tables, knobs, rng)
@@ -124,7 +126,8 @@ def train(tasks: Sequence[Task], space: Space, *, method: str = "auto", seed: in
             scales[metric] = found[0]
     if not scales:
         raise InvalidInput("no metric was measured twice in any task", "give tasks with at least two measured rows")
-    failures = TaskFeasibility.of([(table.X, table.failed) for table in tables], knobs.words)
+    choices = np.array([len(k.choices) if k.kind == "word" else 0 for k in knobs.knobs], float)
+    failures = TaskFeasibility.of([(t.X, t.failed) for t in tables], choices, np.random.default_rng(seed))
     arrays |= {f"feasibility/{key}": array for key, array in failures.to_arrays().items()}
     head = {
         "format": FORMAT,
@@ -134,14 +137,19 @@ def train(tasks: Sequence[Task], space: Space, *, method: str = "auto", seed: in
         "scales": scales,
         "seed": seed,
     }
-    return MetaModel(head, arrays)
+    return MetaModel(head, {k: a.astype(np.float32).astype(float) if _rounded(k) else a for k, a in arrays.items()})
+
+
+def _rounded(name: str) -> bool:
+    """Large arrays of figures are kept in single precision; places of points are not, as they are looked up."""
+    return name.endswith(("/R", "/theta", "/demands"))
 
 
 def _metric(
     name: str, metric: str, tables: Sequence[Table], knobs: Knobs, rng: np.random.Generator
 ) -> tuple[str, Arrays] | None:
     """Scale and arrays of one metric; None where no task has it twice."""
-    best: tuple[float, str, list[Sample], Anchors] | None = None
+    best: tuple[str, list[Sample], Anchors, Hyper] | None = None
     for scale in possible([table.y[metric] for table in tables if metric in table.y]):
         tried = (
             sample(table.X, forward(scale, table.y[metric]), own_unit=scale == LINEAR)
@@ -152,10 +160,7 @@ def _metric(
         if not samples:
             return None
         anchors = learned(samples, knobs.columns, rng)
-        score = anchors.agreement()
-        if best is None or score > best[0] + _CLEARER:
-            best = (score, scale, samples, anchors)
-    if best is None:
-        return None
-    _, scale, samples, anchors = best
-    return scale, METHODS[name].learn(samples, anchors, knobs.columns, rng)
+        hyper = left_out(anchors, knobs.columns, rng, log=scale == LOG)
+        if best is None or hyper.fit > best[3].fit + _CLEARER:
+            best = (scale, samples, anchors, hyper)
+    return None if best is None else (best[0], METHODS[name].learn(*best[1:], knobs.columns, rng))

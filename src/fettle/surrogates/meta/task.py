@@ -14,7 +14,7 @@ _HINT = 'write rows=[({"batch": 8}, {"throughput_rps": 812.0}), ({"batch": 256},
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement. failure: "" or one of the failure classes; metrics: what was measured, before it if it failed."""
+    """One measurement. failure: "" or one of the failure classes; metrics: what was measured, until then."""
 
     params: Params
     metrics: Mapping[str, float]
@@ -71,7 +71,7 @@ class Task:
     @classmethod
     def from_study(cls, study: Finished, *, features: Mapping[str, float] | None = None) -> "Task":
         """The measured and the failed trials of a study; what was stopped or lost says nothing exact."""
-        rows = []
+        rows: list[Any] = []
         for trial in study.trials:
             if trial.state is State.COMPLETE:
                 rows.append((trial.params, trial.metrics))
