@@ -93,6 +93,7 @@ class _Told:
     failed: float  # NaN: nobody knows
     bound: bool
     feasible: bool
+    views: Floats
 
 
 class FewShotSearch:
@@ -109,8 +110,10 @@ class FewShotSearch:
         self.cube: Cube = plain.cube
         if self.model is not None:
             self.knobs = self.model.knobs.joined(self.space)
+            self._known = len(self.model.knobs)
             self._feasibility = self.model.feasibility
             self._grid = None if self.cube.grid is None else self.knobs.encode(self.cube.points, self.space)
+            self._views = None if self._grid is None else self._feasibility.views(self._grid[:, : self._known])
 
     def _helps(self, model: MetaModel) -> bool:
         """One objective that the tasks measured, and a knob in common."""
@@ -127,7 +130,8 @@ class FewShotSearch:
         failed = (math.nan if outcome.failure in _NO_FAULT else 1.0) if not outcome.ok else 0.0
         x = self.knobs.encode([trial.params], self.space)[0]
         bound = any(outcome.censored)
-        self._told[trial.number] = _Told(trial.params, x, outcome.metrics, failed, bound, feasible and not bound)
+        views = self._feasibility.views(x[None, : self._known])[:, 0]
+        self._told[trial.number] = _Told(trial.params, x, outcome.metrics, failed, bound, feasible and not bound, views)
 
     def recommend(self, log: Any) -> int | None:
         found: int | None = self.plain.recommend(log)
@@ -154,10 +158,10 @@ class FewShotSearch:
         fitted = self._fitted(model, objective.metric, waiting)
         if fitted.credit < _DOUBT:
             return None
-        params, Z = self._candidates(waiting, rng)
+        params, Z, views = self._candidates(waiting, rng)
         if not params:
             return None
-        worth = self._worth(model, objective, fitted, Z, waiting)
+        worth = self._worth(model, objective, fitted, Z, waiting) + self._spared(Z, views)
         best = int(np.argmax(worth))
         mean, std = fitted.predict(Z[best : best + 1])
         ends = backward(model.scale(objective.metric), mean + std * np.array([0.0, -1.96, 1.96])).tolist()
@@ -178,11 +182,16 @@ class FewShotSearch:
         for constraint in self.constraints:
             if constraint.metric in model.metrics:
                 worth = worth + self._within(model, constraint, Z, waiting)
-        X = np.array([t.x for t in self._told.values() if math.isfinite(t.failed)]).reshape(-1, Z.shape[1])
-        failed = np.array([t.failed for t in self._told.values() if math.isfinite(t.failed)])
-        d = len(model.knobs)
-        result: Floats = worth + self._feasibility.log_chance(Z[:, :d], X[:, :d], failed)
-        return result
+        return worth
+
+    def _spared(self, Z: Floats, views: Floats) -> Floats:
+        """(m,): log-probability that nothing fails."""
+        rows = [t for t in self._told.values() if math.isfinite(t.failed)]
+        X = np.array([t.x for t in rows]).reshape(-1, Z.shape[1])
+        failed = np.array([t.failed for t in rows])
+        seen = np.array([t.views for t in rows]).reshape(-1, len(views)).T
+        d = self._known
+        return self._feasibility.log_chance(Z[:, :d], views, X[:, :d], failed, seen)
 
     def _within(self, model: MetaModel, constraint: Constraint, Z: Floats, waiting: Sequence[Params]) -> Floats:
         from scipy.special import log_ndtr
@@ -211,20 +220,21 @@ class FewShotSearch:
         more = self.knobs.encode(inside, self.space)
         return learned.fit(np.vstack([X, more]), np.concatenate([y, fitted.predict(more)[0]]), columns=columns)
 
-    def _candidates(self, waiting: Sequence[Params], rng: "Generator") -> tuple[list[Params], Floats]:
+    def _candidates(self, waiting: Sequence[Params], rng: "Generator") -> tuple[list[Params], Floats, Floats]:
         """What may be proposed: all that is left of an enumerated space, else draws, some near the best."""
         taken = self._used.keys | self._used.pending(waiting)
-        if self._grid is not None:
+        if self._grid is not None and self._views is not None:
             left = np.ones(len(self._grid), bool)
             left[[self.cube.places[key] for key in taken if key in self.cube.places]] = False
             if not left.any():
                 raise Exhausted(f"all {self.space.size} params of the space have been proposed")
             rows = np.flatnonzero(left)
-            return [dict(self.cube.points[i]) for i in rows.tolist()], self._grid[rows]
+            return [dict(self.cube.points[i]) for i in rows.tolist()], self._grid[rows], self._views[:, rows]
         good = sorted((t for t in self._told.values() if t.feasible), key=self._loss)[:4]
         U = candidates(self.cube, self.space.encode([t.params for t in good]), rng, {})
         params = [p for p in self.space.decode(U) if self.space.key(p) not in taken]
-        return params, self.knobs.encode(params, self.space)
+        Z = self.knobs.encode(params, self.space)
+        return params, Z, self._feasibility.views(Z[:, : self._known])
 
     def _loss(self, told: _Told) -> float:
         return self.objectives[0].sign * told.metrics[self.objectives[0].metric]

@@ -77,27 +77,28 @@ class TaskFeasibility:
             rows.append(chance)
         return np.array(rows)
 
-    def log_chance(self, Z: Floats, X: Floats, failed: Floats) -> Floats:
-        """Z (m, d), and what was tried: X (n, d), failed (n,) -> (m,): log-probability of success.
+    def views(self, Z: Floats) -> Floats:
+        """(V, m): chance of success at Z (m, d), as each task, and each drawn one, has it."""
+        if not self.failed.any():
+            return np.ones((1, len(Z)))
+        return np.vstack([self._by_task(Z), self._by_demand(Z)])
 
-        Tasks count by how well they agree with what was tried, and so does the view that none of them is alike, which
-        knows only the neighbourhood of what was tried."""
+    def log_chance(self, Z: Floats, views: Floats, X: Floats, failed: Floats, seen: Floats) -> Floats:
+        """Z (m, d) with views (V, m), and what was tried: X (n, d), failed (n,), seen (V, n) -> (m,): log-probability
+        of success.
+
+        Views count by how well they agree with what was tried, and so does the one that no task is like this one,
+        which knows only the neighbourhood of what was tried."""
         if not self.failed.any() and not failed.any():
             return np.zeros(len(Z))
-        if self.failed.any():
-            views, seen = (np.vstack([self._by_task(W), self._by_demand(W)]) for W in (Z, X))
-        else:
-            views, seen = np.ones((1, len(Z))), np.ones((1, len(X)))
         right = np.where(failed > 0.0, 1.0 - seen, seen)
         weights = np.log(_WRONG + (1.0 - 2.0 * _WRONG) * right).sum(axis=1)
         S = len(self.demands)
-        weights += np.log(
-            np.concatenate([np.full(len(views) - S, 1.0 / (len(views) - S)), np.full(S, 1.0 / max(S, 1))])
-        )
+        own = len(views) - S
+        weights -= np.log(np.concatenate([np.full(own, float(own)), np.full(S, float(max(S, 1)))]))
         weights = np.append(weights, math.log(_WRONG) + len(X) * math.log(0.5))
         weights = np.exp(weights - weights.max())
-        views = np.vstack([0.02 + 0.96 * views, self._around(Z, X, failed)])
-        chance = weights @ views / weights.sum()
+        chance = weights @ np.vstack([0.02 + 0.96 * views, self._around(Z, X, failed)]) / weights.sum()
         if len(X):
             bad = failed > 0.0
             chance[self.needs(X[~bad], Z).any(axis=0)] = 1.0

@@ -20,7 +20,7 @@ from fettle.surrogates.meta.anchors import Anchors, Basis
 Floats = np.ndarray
 SHARES = (0.2, 0.6, 0.9)  # w
 FACTORS = (0.35, 1.0, 2.8)  # s
-NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # variance, as a share of v
+NOISES = (0.0003, 0.003, 0.01, 0.03, 0.1, 0.3)  # variance, as a share of v
 UNITS = np.array([-1.2, -0.8, -0.4, -0.2, 0.0, 0.2, 0.4, 0.8, 1.2])  # log b, about its mean over the tasks
 _UNLIKE = (0.02, 0.5)  # least and most share of the process without tasks, before any trial
 PLAIN = (0.25, 1.0, 4.0)  # its variances, in units of the total one
@@ -107,7 +107,7 @@ class _Left:
 
     def unlike(self, some: Floats) -> float:
         """Chance that the task is none of theirs, were both as likely before."""
-        parts, z, noise = self._parts(some), self.z[some], NOISES[2]
+        parts, z, noise = self._parts(some), self.z[some], NOISES[3]
         knowing = [parts.evidence(z, w, s, noise) for w in SHARES for s in FACTORS]
         unknown = replace(parts, mean=np.zeros(len(some)))
         total = 1.0 + float(self.mean.var()) / self.anchors.variance
