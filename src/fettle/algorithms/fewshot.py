@@ -198,7 +198,9 @@ class FewShotSearch:
 
         upper = constraint.upper is not None
         bound = forward(model.scale(constraint.metric), np.array([constraint.upper if upper else constraint.lower]))[0]
-        mean, std = self._fitted(model, constraint.metric, waiting).predict(Z)
+        fitted = self._fitted(model, constraint.metric, waiting)
+        mean, std = fitted.predict(Z)
+        std = np.hypot(std, fitted.noise)
         if not math.isfinite(bound):  # of no logarithm: every figure is above it
             return np.full(len(Z), -50.0 if upper else 0.0)
         result: Floats = np.maximum(log_ndtr((bound - mean) / std * (1.0 if upper else -1.0)), -50.0)
@@ -241,19 +243,11 @@ class FewShotSearch:
 
 
 def improvement(mean: Floats, std: Floats, best: float | None, *, goal: str, log: bool) -> Floats:
-    """log EI (m,) of a metric whose mean and std are on its scale. Of a logarithm that is maximised, the improvement
-    counts in the metric itself (a log-normal's partial expectation); before anything is feasible, over nothing."""
-    from scipy.special import log_ndtr
-
-    if goal == "minimize" or not log:
-        sign = 1.0 if goal == "minimize" else -1.0
-        losses = sign * mean
-        reference = float(losses.max()) if best is None else sign * best
-        return log_ei(losses, std, reference)[0]
-    if best is None:
+    """log EI (m,) of a metric whose mean and std are on its scale. Before anything is feasible, over nothing: the
+    expected value of a logarithm that is maximised, and what is gained on the worst otherwise."""
+    if best is None and log and goal == "maximize":
         value: Floats = mean + 0.5 * std * std
         return value
-    gain = mean + 0.5 * std * std + log_ndtr((mean + std * std - best) / std)
-    loss = best + log_ndtr((mean - best) / std)
-    result: Floats = gain + np.log1p(-np.minimum(np.exp(loss - gain), 1.0 - 1e-12))
-    return result
+    sign = 1.0 if goal == "minimize" else -1.0
+    losses = sign * mean
+    return log_ei(losses, std, float(losses.max()) if best is None else sign * best)[0]

@@ -162,7 +162,7 @@ def _directions(tasks: Sequence[tuple[Floats, Floats]], words: Floats) -> Floats
 
 
 _DRAWN = 200  # tasks that are drawn
-_TIGHT = 0.02  # how strongly a task's weights are held at those of all tasks
+_TIGHT = 0.002  # how strongly a task's weights are held at those of all tasks
 _STEPS = 25
 
 

@@ -30,6 +30,7 @@ class Mixed:
     own: GPPosterior | None = None
     own_scale: tuple[float, float] = (0.0, 1.0)
     credit: float = 1.0
+    noise: float = 0.0
 
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         G = self.basis(Z[:, : self.d])
@@ -123,7 +124,7 @@ class Regression:
 
     def __init__(self, level: float, unit: float, words: Sequence[Floats | None]) -> None:
         self.level, self.unit, self.words = level, unit, words
-        self.credit = 1.0
+        self.credit, self.noise = 1.0, 0.0
 
     def _terms(self, X: Floats) -> Floats:
         parts = [np.ones((len(X), 1))]

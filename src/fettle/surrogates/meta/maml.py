@@ -121,6 +121,10 @@ class AdaptedNetwork:
     def credit(self) -> float:
         return 1.0
 
+    @property
+    def noise(self) -> float:
+        return 0.0
+
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         middle, unit, error = self.learned.scale.tolist()
         mean = middle + unit * self.network(self.theta, self._inputs(Z))

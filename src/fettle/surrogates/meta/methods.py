@@ -20,10 +20,13 @@ Arrays = dict[str, Floats]
 
 
 class Fitted(Protocol):
-    """credit: how far the tasks are trusted after the points given, in [0, 1]."""
+    """credit: how far the tasks are trusted after the points given, in [0, 1]. noise: standard deviation of a
+    measurement about the function, where that is not in the predicted one."""
 
     @property
     def credit(self) -> float: ...
+    @property
+    def noise(self) -> float: ...
 
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Z (m, D) -> mean (m,), standard deviation (m,) on the metric's scale."""

@@ -24,7 +24,7 @@ NOISES = (0.0003, 0.003, 0.01, 0.03, 0.1, 0.3)  # variance, as a share of v
 UNITS = np.array([-1.2, -0.8, -0.4, -0.2, 0.0, 0.2, 0.4, 0.8, 1.2])  # log b, about its mean over the tasks
 _UNLIKE = (0.02, 0.5)  # least and most share of the process without tasks, before any trial
 PLAIN = (0.25, 1.0, 4.0)  # its variances, in units of the total one
-_WIDE = 100.0  # variance of the level, in units of that over the tasks, and of the tasks' own
+_WIDE = 30.0  # variance of the level, in units of that over the tasks, and of the tasks' own
 _SIZES, _DRAWS, _LEFT_OUT = (4, 10), 6, 12
 _JUDGED = 30  # points of a task by which it is said to be like the others, or not
 _LEAST = 1e-3  # share of a mixture from which a process is worth its time
@@ -172,6 +172,7 @@ class PriorPosterior:
         self._parts = Parts.of(self._points, mean, self._G[:, 1:], prior.anchors, self._theta, self._words)
         self._total = float(prior.anchors.mean.var()) + variance
         self.unit = self._unit(y)
+        self.noise = self.unit * float(np.sqrt(prior.hyper.noise * variance))
         self._level = float(prior.anchors.levels.mean())
         self._mixed(y)
 
