@@ -223,7 +223,8 @@ def _joined(name: str, own: Mapping[str, Any], rest: list[dict[str, Any]]) -> tu
         made = measured._column(series, logs.get(column, False))
         if made is not None:
             domains[f"p{i}"], columns[f"p{i}"] = made
-    listed = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    whole = Space(domains)
+    listed = [whole.validate(dict(zip(columns, v, strict=True))) for v in zip(*columns.values(), strict=True)]
     tasks, ends = [], np.cumsum([0, *map(len, parts)])
     for t, y, (a, b) in zip((own, *rest), parts, pairwise(ends), strict=True):
         rows = [(p, {"figure": v}) if np.isfinite(v) else (p, "crash") for p, v in zip(listed[a:b], y, strict=True)]

@@ -9,29 +9,31 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fettle.algorithms.climb import candidates
 from fettle.algorithms.cube import Cube
-from fettle.algorithms.gp_bo import GPBO
+from fettle.algorithms.gp_bo import GPBO, GaussianProcessSearch
 from fettle.algorithms.used import Used
 from fettle.core.errors import Exhausted, InvalidInput
 from fettle.core.protocols import Proposal
 from fettle.core.space import Params, Space
-from fettle.core.trial import Constraint, Objective, Outcome, Trial
+from fettle.core.trial import Constraint, Objective, Outcome, Trial, TrialLog
 from fettle.surrogates.acquisition import log_ei
 from fettle.surrogates.meta.maml import AdaptedNetwork
 from fettle.surrogates.meta.methods import Fitted
 from fettle.surrogates.meta.model import MetaModel, load
 from fettle.surrogates.meta.scales import LOG, backward, forward
+from fettle.surrogates.task_feasibility import CERTAIN
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
 Floats = np.ndarray
 _DOUBT = 0.5  # credit below which the prior is not asked
+_TRIES = 10  # of the plain search, where it proposes what certainly fails
 _LEARNED_FROM = 200  # trials: of more, the best and the latest
 _NO_FAULT = ("lost", "nan")
 
@@ -100,7 +102,11 @@ class FewShotSearch:
     """plain: the search that goes on where the model cannot help, and that is told everything, too."""
 
     def __init__(
-        self, model: MetaModel | None, plain: Any, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+        self,
+        model: MetaModel | None,
+        plain: GaussianProcessSearch,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
     ) -> None:
         self.plain, self.space = plain, plain.space
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
@@ -133,9 +139,8 @@ class FewShotSearch:
         views = self._feasibility.views(x[None, : self._known])[:, 0]
         self._told[trial.number] = _Told(trial.params, x, outcome.metrics, failed, bound, feasible and not bound, views)
 
-    def recommend(self, log: Any) -> int | None:
-        found: int | None = self.plain.recommend(log)
-        return found
+    def recommend(self, log: TrialLog) -> int | None:
+        return self.plain.recommend(log)
 
     def ask(self, n: int, number: int, pending: Sequence[Params], rng: "Generator") -> list[Proposal]:
         made: list[Proposal] = []
@@ -143,12 +148,29 @@ class FewShotSearch:
             waiting = [*pending, *(p.params for p in made)]
             try:
                 one = None if self.model is None else self._one(self.model, waiting, rng)
-                made.append(one or self.plain.ask(1, number + len(made), waiting, rng)[0])
+                made.append(one or self._plainly(number + len(made), waiting, rng))
             except Exhausted:
                 if not made:
                     raise
                 break
         return made
+
+    def _plainly(self, number: int, waiting: Sequence[Params], rng: "Generator") -> Proposal:
+        """What the plain search proposes, but for what certainly fails: the last of some tries, at worst."""
+        refused: list[Params] = []
+        while True:
+            try:
+                (proposal,) = self.plain.ask(1, number, [*waiting, *refused], rng)
+            except Exhausted:
+                if not refused:
+                    raise
+                return Proposal(refused[-1], "nothing is left that may succeed")
+            if self.model is None or len(refused) == _TRIES:
+                return proposal
+            Z = self.knobs.encode([proposal.params], self.space)
+            if self._spared(Z, self._feasibility.views(Z[:, : self._known]))[0] > CERTAIN:
+                return proposal
+            refused.append(proposal.params)
 
     # -- one proposal -------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ _CLEAR = 0.02  # share of pairs against the trend from which a knob has none
 _MOST = 400  # rows of a task that are looked at
 _WRONG = 0.1  # chance that a task which is like this one still differs at a point
 _GUESS = 0.25  # chance of failure beside a point that went well, and of success beside one that failed
-_SURE = 1e-6
+CERTAIN = -1e9  # log-probability of success where a failure is certain
 UP, DOWN, FREE, FIXED = 1.0, -1.0, 0.0, 2.0
 
 
@@ -99,11 +99,11 @@ class TaskFeasibility:
         weights = np.append(weights, math.log(_WRONG) + len(X) * math.log(0.5))
         weights = np.exp(weights - weights.max())
         chance = weights @ np.vstack([0.02 + 0.96 * views, self._around(Z, X, failed)]) / weights.sum()
+        result: Floats = np.log(chance)
         if len(X):
             bad = failed > 0.0
-            chance[self.needs(X[~bad], Z).any(axis=0)] = 1.0
-            chance[self.needs(Z, X[bad]).any(axis=1)] = _SURE
-        result: Floats = np.log(np.maximum(chance, _SURE))
+            result[self.needs(X[~bad], Z).any(axis=0)] = 0.0
+            result[self.needs(Z, X[bad]).any(axis=1)] = CERTAIN
         return result
 
     def _by_demand(self, Z: Floats) -> Floats:
@@ -141,8 +141,6 @@ def _directions(tasks: Sequence[tuple[Floats, Floats]], words: Floats) -> Floats
     for X, failed in tasks:
         filled = np.nan_to_num(X, nan=-9.0)
         for j in range(d):
-            if words[j]:
-                continue
             rest = np.delete(filled, j, axis=1)
             alike = np.all(np.abs(rest[:, None] - rest[None]) < 1e-9, axis=2)
             more = alike & (filled[:, None, j] > filled[None, :, j] + 1e-9)
@@ -150,8 +148,8 @@ def _directions(tasks: Sequence[tuple[Floats, Floats]], words: Floats) -> Floats
             up[j] += (more & (failed[:, None] > failed[None])).sum()
             down[j] += (more & (failed[:, None] < failed[None])).sum()
     made = np.full(d, FIXED)
-    made[(up > 0) & (down <= _CLEAR * up)] = UP
-    made[(down > 0) & (up <= _CLEAR * down)] = DOWN
+    made[~words & (up > 0) & (down <= _CLEAR * up)] = UP
+    made[~words & (down > 0) & (up <= _CLEAR * down)] = DOWN
     made[(pairs >= 30) & (up == 0) & (down == 0)] = FREE
     broken = holds = 0
     for X, failed in tasks:
@@ -203,6 +201,7 @@ def _drawn(tasks: Sequence[tuple[Floats, Floats]], rng: np.random.Generator) -> 
         fitted.append(_logistic(f, failed, centre, 25.0 * hold))
     betas = np.array(fitted)
     off = betas - betas.mean(axis=0)
-    spread = rng.standard_normal((_DRAWN, T)) @ off * math.sqrt((T + 1.0) / T / max(1, T - 1))
+    far = 1.0 / np.sqrt(rng.gamma(2.0, 0.5, size=(_DRAWN, 1)))  # Student's t of four degrees: some are far from all
+    spread = far * rng.standard_normal((_DRAWN, T)) @ off * math.sqrt((T + 1.0) / T / max(1, T - 1))
     result: Floats = betas.mean(axis=0) + spread
     return result
