@@ -30,6 +30,8 @@ class Cube:
             for c in space.columns
         ]
         self.smooth = np.array([column.size is None for column in space.columns], bool)
+        rows = space.listed_cube if space.only is not None else ()
+        self._listed = {row.tobytes(): i for i, row in enumerate(rows)}
         self.grid: Floats | None = None
         if space.size is not None and space.size <= ENUMERATED:
             self.points = list(space.enumerate())
@@ -102,6 +104,9 @@ class Cube:
         return np.array([self.space.allows(params) for params in self.space.decode(U)], bool)
 
     def params(self, u: Floats) -> Params:
+        """What u (d,) stands for; listed params are given as they are listed, which decoding would round."""
+        if self.space.only is not None and (i := self._listed.get(u.tobytes())) is not None:
+            return dict(self.space.only[i])
         return self.space.decode(u[None])[0]
 
     def drawn(self, n: int, rng: "Generator", held: Held) -> Floats:
