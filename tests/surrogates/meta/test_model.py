@@ -84,9 +84,9 @@ def test_files_bring_models_back(model: MetaModel, tmp_path: Path) -> None:
 
 
 @pytest.mark.medium
-@each_method
+@pytest.mark.parametrize("method", ["prior_gp", "fine_tuning"])  # every method draws from the generator that it gets
 def test_the_seed_is_honoured(method: str) -> None:
-    assert train(tasks(), SPACE, method=method, seed=1).sha256 == train(tasks(), SPACE, method=method, seed=1).sha256
+    assert len({train(tasks(), SPACE, method=method, seed=1).sha256 for _ in range(2)}) == 1
 
 
 @pytest.mark.medium
