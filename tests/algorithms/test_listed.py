@@ -1,4 +1,4 @@
-"""The unit cube of a space."""
+"""Listed params through the unit cube."""
 
 import fettle
 from fettle.algorithms.cube import Cube
