@@ -16,7 +16,7 @@ Made by `python docs/make_cli.py`; do not edit it by hand.
 Every command that reads or writes studies takes `--storage`; every command takes `--json`, and then standard output
 holds one JSON document and nothing else (progress and messages go to standard error). The documents fit the schemas
 in `fettle/schemas/`: `answer.json` (`serve`, `run`, `resume`, `best`, `show`), `list.json`,
-`measure.json`, `error.json`.
+`measure.json`, `explain.json`, `collect.json` (`meta collect`), `error.json`.
 
 | exit code | meaning |
 | --- | --- |
@@ -28,8 +28,23 @@ in `fettle/schemas/`: `answer.json` (`serve`, `run`, `resume`, `best`, `show`), 
 
 
 def page() -> str:
-    parts = [HEAD, *(_command(name, cli.commands[name]) for name in sorted(cli.commands)), _experiment()]
+    parts = [
+        HEAD,
+        *(part for name in sorted(cli.commands) for part in _commands(name, cli.commands[name])),
+        _experiment(),
+    ]
     return "\n".join(parts)
+
+
+def _commands(name: str, command: click.Command) -> list[str]:
+    """A command, or a group and the commands in it."""
+    if not isinstance(command, click.Group):
+        return [_command(name, command)]
+    head = f"## fettle {name}\n\n" + " ".join((command.help or "").split()) + "\n"
+    return [
+        head,
+        *(p for inner in sorted(command.commands) for p in _commands(f"{name} {inner}", command.commands[inner])),
+    ]
 
 
 def _command(name: str, command: click.Command) -> str:

@@ -10,6 +10,7 @@ SOURCE = ROOT / "src" / "fettle"
 FOLDERS = (
     ("core", "records and protocols; NumPy and nothing of Fettle"),
     ("host", "all that touches the operating system"),
+    ("surrogates", "models of what was measured: `fit(X, y) -> Posterior`, and what follows from them"),
     ("algorithms", "what is tried next"),
     ("schedulers", "at which fidelity"),
     ("storage", "where journals live"),
@@ -18,6 +19,7 @@ FOLDERS = (
     ("report", "pure: from a log of trials to tables, charts, JSON and a page"),
     ("testing", "public conformance suites and doubles"),
     ("", "one study, and one call"),
+    ("interop", "Fettle's algorithms in other frameworks' programs"),
     ("cli", "the only code that knows everything"),
 )
 _BEGIN, _END = "<!-- map: python docs/make_map.py -->\n", "<!-- end of map -->\n"

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,12 @@ _HOW = {
     "shared-data": "set FETTLE_DATA to a folder of benchmark data",
 }
 _missing: dict[str, set[str]] = {}
+
+
+def pytest_configure() -> None:
+    """A suite that runs in the background of a shell inherits an ignored Ctrl-C, and so would what it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _there(what: str) -> bool:

@@ -126,7 +126,7 @@ def would_serve(given: dict[str, Any]) -> None:
     """All that `fettle serve` checks before its first server starts."""
     del given["as_json"]
     made = options.serve_arguments(given.pop("model"), given)
-    elsewhere = ("budget", "trials", "storage", "name", "algorithm")
+    elsewhere = ("budget", "trials", "stop_regret", "storage", "name", "algorithm")
     make(**{key: value for key, value in made.items() if key not in elsewhere})
 
 

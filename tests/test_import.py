@@ -18,6 +18,7 @@ HEAVY = (
     "numpy",
     "onnx",
     "onnxruntime",
+    "optuna",
     "ray",
     "rich",
     "scipy",

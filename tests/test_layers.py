@@ -22,11 +22,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "problems": {"core", "host"},
     "registry": {"core"},
     "proposing": {"core"},
-    "loop": {"core", "registry", "proposing"},
-    "study": {"core", "registry", "proposing", "loop", "storage"},
+    "loop": {"core", "surrogates", "registry", "proposing"},
+    "study": {"core", "surrogates", "registry", "proposing", "loop", "storage"},
     "data": set(),
     "schemas": {"core"},
 }
+MAY_IMPORT["interop"] = {"core", "registry"}  # one file per tool that Fettle's parts fit into
 _BELOW = {*MAY_IMPORT}
 MAY_IMPORT["api"] = {*_BELOW}
 MAY_IMPORT["testing"] = {*_BELOW}  # the suites drive what they test; nothing in the product imports them
@@ -34,14 +35,16 @@ MAY_IMPORT["cli"] = {*_BELOW, "api"}
 MAY_IMPORT["dashboard"] = {*_BELOW, "api"}
 MAY_IMPORT["__main__"] = {"cli"}
 
-# the registry holds dotted names and stands on core alone: a problem looks up the targets of other packages in it
-EXCEPTIONS = {("fettle.problems.serve.problem", "fettle.registry")}
+# the registry holds dotted names and stands on core alone: a problem looks up the targets of other packages in it, an
+# algorithm around another one that algorithm
+EXCEPTIONS = {("fettle.problems.serve.problem", "fettle.registry"), ("fettle.algorithms.boxed", "fettle.registry")}
 
 _TORCH = ("problems/nas", "problems/compress", "problems/runtimes", "problems/function", "surrogates/meta")
 FENCES: dict[str, tuple[str, ...]] = {
     "torch": _TORCH,
     "ray": ("executors/ray",),
     "cmaes": ("algorithms/cmaes",),
+    "optuna": ("interop/optuna",),
     "onnx": ("problems",),
     "onnxruntime": ("problems", "host/machine", "cli/doctor"),
     "mosec": ("problems/serve/targets",),

@@ -448,7 +448,7 @@ def replayed(s: Study) -> int:
     return sum(map(len, batches.values()))
 
 
-@pytest.mark.parametrize("algorithm", ["random", "qmc", "evolution", "auto"])
+@pytest.mark.parametrize("algorithm", ["random", "qmc", "evolution", "auto", "gp_bo"])
 def test_restarts_change_no_proposal(tmp_path: Path, algorithm: str) -> None:
     whole = study(space(), algorithm=algorithm, seed=5)
     parts = study(space(), algorithm=algorithm, seed=5, storage=tmp_path / "a.db", name="s")

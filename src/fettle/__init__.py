@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Algorithm": "core.protocols",
     "Auto": "algorithms.auto",
+    "Boxed": "algorithms.boxed",
     "CMAES": "algorithms.cmaes",
     "Categorical": "core.space",
     "Choice": "core.space",

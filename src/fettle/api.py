@@ -67,10 +67,11 @@ class Result:
 
     def report(self, path: str | Path | None = None) -> Path:
         """Writes the HTML report; returns its path."""
+        from fettle.report.explanation import explanation
         from fettle.report.html import render
 
         path = Path(path) if path is not None else self.study.storage.folder(self.study.name) / "report.html"
-        page = render(self.summary)
+        page = render(self.summary, explanation(self.study.log))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(page, encoding="utf-8")
@@ -86,6 +87,7 @@ def serve(
     objective: str | Sequence[str] = "cost",
     budget: str | float = "5m",
     trials: int | None = None,
+    stop_regret: float | None = None,
     target: str | Mapping[str, Any] = "mosec",
     storage: Any = None,
     name: str | None = None,
@@ -98,6 +100,7 @@ def serve(
 
     model: an ONNX file, or precision -> file, the first being the reference. slo: "p99=50ms,errors=1%".
     objective: cost, throughput, latency, or several. budget: "5m" or seconds, confirmation included.
+    stop_regret: the search ends where at most so much of the (first) objective could still be gained.
     options: see `fettle.problems.serve.problem.make` (rate, fix, params, inputs, input_shapes, prices,
     cores, memory_bytes, arrivals). Raises InvalidInput for whatever cannot be; an SLO that no configuration
     holds is no error: then `best` is None and the document says the best attainable figure.
@@ -105,6 +108,10 @@ def serve(
     from fettle.problems.serve.problem import make
 
     budget_s = seconds(budget)
+    Limits(trials=trials, stop_regret=stop_regret)  # raises on what cannot be
+    limits = {"seconds": budget_s, "trials": trials}
+    if stop_regret is not None:
+        limits["stop_regret"] = stop_regret
     problem = make(model, slo=slo, objective=objective, target=target, seed=seed, **options)
     study = Study(
         problem.space,
@@ -114,7 +121,11 @@ def serve(
         seed=seed,
         storage=storage,
         name=name if name is not None else _free_name(storage, problem.label),
-        experiment={**problem.record(), "budget": {"seconds": budget_s, "trials": trials}, "created_s": time.time()},
+        experiment={
+            **problem.record(),
+            "budget": limits,
+            "created_s": time.time(),
+        },
     )
     return carry_out(study, problem, watch=watch)
 
@@ -236,6 +247,7 @@ def _search(
         with _alone(problem, study, watch):
             study.run(
                 problem.evaluate,
+                stop_regret=(study.log.experiment.get("budget") or {}).get("stop_regret"),
                 trials=started + 1 if trials is None else min(trials, started + 1),
                 timeout_s=left,
                 executor=executor,

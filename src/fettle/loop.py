@@ -1,5 +1,6 @@
 """The loop that runs a study's trials in an executor."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +11,12 @@ from fettle import registry
 from fettle.core.errors import Exhausted, FettleError, StorageError
 from fettle.core.protocols import Evaluator, Executor, Job, Storage
 from fettle.core.result import missing
+from fettle.core.space import Space
 from fettle.core.trial import Event, Objective, Report, State, Trial, TrialLog
 from fettle.proposing import LEASE_S, Limits
+from fettle.surrogates.regret import checked, is_enough
+
+_log = logging.getLogger(__name__)
 
 
 class Watch(Protocol):
@@ -27,6 +32,7 @@ class Searched(Protocol):
 
     name: str
     seed: int
+    space: Space
     objectives: tuple[Objective, ...]
     storage: Storage
     log: TrialLog
@@ -46,6 +52,7 @@ class _Loop:
         self.active: dict[int, Trial] = {}
         self.deadline = None if limits.timeout_s is None else time.monotonic() + limits.timeout_s
         self.open = True  # whether anything may still be started
+        self.looked_at = 0  # ended trials at which the stop rule was looked at last
 
     def run(self) -> None:
         while True:
@@ -67,7 +74,7 @@ class _Loop:
             self.open = False
         counts = self.study.log.counts
         hopeless = self.limits.failures is not None and counts[State.FAILED] >= self.limits.failures
-        if hopeless and not counts[State.COMPLETE]:
+        if (hopeless and not counts[State.COMPLETE]) or self.is_enough():
             self.open = False
         if free <= 0 or not self.open:
             return
@@ -80,6 +87,17 @@ class _Loop:
             self.active[trial.number] = trial
             self.executor.submit(self.job(trial, left), self.evaluate)
             self.tell_watch(Event("started", trial.number, {"params": trial.params}, time.time()))
+
+    def is_enough(self) -> bool:
+        """The stop rule, looked at where the count of ended trials has passed another of its fixed ones."""
+        count, below = checked(len(self.study.log.ended)), self.limits.stop_regret
+        if below is None or count == self.looked_at:
+            return False
+        self.looked_at = count
+        enough = is_enough(self.study.log, self.study.space, below)
+        if enough:
+            _log.info("study %r ends: less than %g could still be gained", self.study.name, below)
+        return enough
 
     def shortest_s(self) -> float:
         """A trial with a limit that could not end in time is not worth starting."""

@@ -12,6 +12,7 @@ from fettle.core.errors import InvalidInput
 BUILTIN: Mapping[str, Mapping[str, str]] = {
     "algorithms": {
         "auto": "fettle.algorithms.auto:Auto",
+        "boxed": "fettle.algorithms.boxed:Boxed",
         "cmaes": "fettle.algorithms.cmaes:CMAES",
         "evolution": "fettle.algorithms.evolution:Evolution",
         "fewshot": "fettle.algorithms.fewshot:FewShot",
@@ -21,6 +22,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
         "qmc": "fettle.algorithms.qmc:QMC",
         "random": "fettle.algorithms.random:Random",
         "tpe": "fettle.algorithms.tpe:TPE",
+        "trust_region": "fettle.algorithms.trust_region:TrustRegion",
     },
     "schedulers": {"full": "fettle.schedulers.full:Full"},
     "executors": {

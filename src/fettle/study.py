@@ -17,6 +17,8 @@ from fettle.core.trial import Constraint, Estimate, Event, Objective, Params, Tr
 from fettle.loop import run
 from fettle.proposing import LEASE_S, Limits, Proposer, losses
 from fettle.storage import open_storage
+from fettle.surrogates.regret import Regret, remaining
+from fettle.surrogates.whatif import predicted
 
 T = TypeVar("T")
 _TURNS = 5  # how often a turn that has run out is taken anew
@@ -132,6 +134,19 @@ class Study:
     def pareto(self) -> list[Trial]:
         """The non-dominated feasible trials."""
         return [answers.effective(self.log.trials[n]) for n in self.answer.front]
+
+    def predict(self, params: Params) -> dict[str, Estimate]:
+        """Metric -> value and 95 % interval of one measurement at any params of the space, by a surrogate of the trials
+        so far; with `failure_ratio`, the chance that it fails, where a trial has failed.
+
+        Raises ParamsError where params do not fit the space, InvalidInput where too little was measured.
+        """
+        return predicted(self.sync(), self.space, params)
+
+    @property
+    def regret(self) -> Regret | None:
+        """At most how much of the first objective could still be gained; None where nothing can be said."""
+        return remaining(self.sync(), self.space)
 
     # -- ask and tell -------------------------------------------------------------------------------------
 
@@ -271,11 +286,13 @@ class Study:
         workers: int = 1,
         trial_limit_s: float | None = None,
         failures: int | None = None,
+        stop_regret: float | None = None,
         watch: Any = None,
     ) -> "Study":
-        """Runs trials until `trials` have been started in the study, the time or the units are used up, or
-        the space is exhausted. No trial starts after `timeout_s`; a running one may end after it."""
-        limits = Limits(trials, budget_units, timeout_s, trial_limit_s, failures)
+        """Runs trials until `trials` have been started in the study, the time or the units are used up, the space is
+        exhausted, or at most `stop_regret` of the first objective could still be gained (`regret`, looked at after
+        10, 15, 20 ... ended trials). No trial starts after `timeout_s`; a running one may end after it."""
+        limits = Limits(trials, budget_units, timeout_s, trial_limit_s, failures, stop_regret)
         return run(self, evaluate, limits=limits, executor=executor, workers=workers, watch=watch)
 
     def beat(self, number: int, lease_s: float) -> None:

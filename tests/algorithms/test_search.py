@@ -48,9 +48,8 @@ def bowl(params: Params) -> float:
     return sum((float(x) - 0.3) ** 2 for x in params.values())
 
 
-@pytest.mark.parametrize("settings", [Evolution(), Auto()], ids=["evolution", "auto"])
-def test_evolution_beats_random_search_on_a_bowl(settings) -> None:
-    ours = [min(search(settings, BOX, bowl, 100, seed)) for seed in range(12)]
+def test_evolution_beats_random_search_on_a_bowl() -> None:
+    ours = [min(search(Evolution(), BOX, bowl, 100, seed)) for seed in range(12)]
     theirs = [min(search(Random(), BOX, bowl, 100, seed)) for seed in range(12)]
     assert mannwhitneyu(ours, theirs, alternative="less").pvalue < 0.01
 
@@ -172,36 +171,6 @@ def test_impossible_evolution_settings_are_refused(wrong) -> None:
         Evolution(**wrong)
 
 
-def test_auto_starts_with_quasi_random_points_and_says_so() -> None:
-    auto = Auto().build(BOX, LOSS, (), 0, 20)
-    first = QMC().build(BOX, LOSS, (), 0, 20)
-    notes = []
-    for i in range(9):
-        (proposal,) = ask(auto, i)
-        notes.append(proposal.note.split(":")[0])
-        if i < 6:
-            assert proposal.params == ask(first, i)[0].params
-        told(auto, i, proposal.params, loss=bowl(proposal.params))
-        told(first, i, proposal.params, loss=0.0)
-    assert notes == ["quasi-random"] * 6 + ["evolution"] * 3  # a third of 20
-
-
-def test_auto_splits_a_batch_between_its_phases() -> None:
-    auto = Auto().build(BOX, LOSS, (), 0, 12)
-    (first,) = ask(auto, 0)
-    told(auto, 0, first.params, loss=1.0)
-    kinds = [p.note.split(":")[0] for p in ask(auto, 1, 5)]
-    assert kinds == ["quasi-random"] * 3 + ["evolution"] * 2
-
-
-def test_auto_keeps_spreading_while_everything_fails() -> None:
-    auto = Auto().build(BOX, LOSS, (), 0, 12)
-    for i in range(30):
-        (proposal,) = ask(auto, i)
-        assert proposal.note.startswith("quasi-random")
-        told(auto, i, proposal.params, state=State.FAILED)
-
-
 @pytest.mark.parametrize("name", registry.names("algorithms"))
 def test_settings_survive_the_journal(name: str) -> None:
     made = registry.settings("algorithms", name)
@@ -209,7 +178,7 @@ def test_settings_survive_the_journal(name: str) -> None:
 
 
 def test_a_large_finite_space_is_searched_to_its_end() -> None:
-    space = Space(a=Int(1, 30), b=Int(1, 30), where="a <= b")
+    space = Space(a=Int(1, 14), b=Int(1, 14), where="a <= b")
     for settings in (Random(), QMC(), Evolution(), Auto()):
-        losses = search(settings, space, lambda p: float(p["a"] * p["b"]), 465, 0)
-        assert len(losses) == 465 and sorted(losses) == sorted(a * b for b in range(1, 31) for a in range(1, b + 1))
+        losses = search(settings, space, lambda p: float(p["a"] * p["b"]), 105, 0)
+        assert len(losses) == 105 and sorted(losses) == sorted(a * b for b in range(1, 15) for a in range(1, b + 1))

@@ -37,11 +37,14 @@ def test_version_and_help(fettle: Fettle) -> None:
 
 
 def test_every_option_says_what_it_does() -> None:
-    for command in cli.commands.values():
+    groups = [command for command in cli.commands.values() if isinstance(command, click.Group)]
+    inner = [command for group in groups for command in group.commands.values()]
+    assert all(group.help and group.help.rstrip().endswith(".") for group in groups)
+    for command in [*(c for c in cli.commands.values() if c not in groups), *inner]:
         assert command.help and command.help.rstrip().endswith("."), command.name
         for parameter in command.params:
             assert not isinstance(parameter, click.Option) or parameter.help, f"{command.name} {parameter.name}"
-        if command.name != "doctor":
+        if command.name != "doctor" and command not in inner:
             assert any(p.name == "storage" for p in command.params), command.name
         assert any("--json" in p.opts for p in command.params), command.name
     for command in ("serve", "run"):  # what begins a study
@@ -115,6 +118,62 @@ def test_resuming_a_finished_study_gives_its_answer(fettle: Fettle, finished: Pa
     check("answer", ran.document)
     assert set(ran.document["artifacts"]) >= {"report", "folder", "run"}
     assert events(finished) == before
+
+
+@pytest.fixture
+def explained(tmp_path: Path) -> str:
+    """A study of a function whose loss two of three parameters explain; one trial failed."""
+    space = package.Space(
+        lr=package.Float(1e-4, 1, log=True), layers=package.Int(1, 9), opt=package.Categorical(["sgd", "adam"])
+    )
+    study = package.Study(space, objectives=["loss"], storage="fettle.db", name="tuned", algorithm="random")
+    for i, params in enumerate(space.sample(30, np.random.default_rng(0))):
+        loss = 0.1 * (np.log10(params["lr"]) + 2) ** 2 + 0.05 * params["layers"]
+        failed = {"error": "out of memory", "failure": "oom"}
+        study.tell(params, **(failed if i == 7 else {"metrics": {"loss": float(loss), "size_bytes": 1e6}}))
+    study.close()
+    return "tuned"
+
+
+def test_explain(fettle: Fettle, explained: str) -> None:
+    ran = fettle("explain", explained, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    check("explain", ran.document)
+    (goal,) = ran.document["objectives"]
+    assert (goal["verdict"], goal["trials"], ran.document["trials"]) == ("explained", 29, 30)
+    assert {p["name"] for p in goal["parameters"][:2]} == {"lr", "layers"}
+    assert {curve["name"] for curve in goal["curves"]} == {"lr", "layers"}
+    assert ran.document["regret"]["metric"] == "loss"
+    assert ran.document["prediction"] is None
+    shown = fettle("explain", explained)
+    assert shown.code == 0
+    assert "lr explains" in shown.out and "could still be gained" in shown.out and "with interactions" in shown.out
+
+
+def test_explain_predicts_any_params(fettle: Fettle, explained: str) -> None:
+    params = '{"lr": 0.01, "layers": 4, "opt": "sgd"}'
+    ran = fettle("explain", explained, "--json", "--params", params)
+    assert ran.code == 0
+    check("explain", ran.document)
+    made = ran.document["prediction"]["metrics"]
+    assert list(made) == ["loss", "size_bytes", "failure_ratio"]
+    assert made["loss"]["low"] <= 0.2 <= made["loss"]["high"]
+    assert "chance of failure" in fettle("explain", explained, "--params", params).out
+    for wrong, says in (("{", "JSON"), ("[1]", "object"), ('{"lr": 5}', "missing"), ('{"lr": 0.1, "n": 1}', "unknown")):
+        ran = fettle("explain", explained, "--params", wrong, "--json")
+        assert ran.code == 2, wrong
+        check("error", ran.document)
+        assert says in ran.document["error"]
+
+
+def test_explain_says_so_where_it_knows_too_little(fettle: Fettle, finished: Path) -> None:
+    ran = fettle("explain", "digits", "--json")
+    assert ran.code == 0
+    check("explain", ran.document)
+    assert {goal["verdict"] for goal in ran.document["objectives"]} == {"too few"}
+    assert ran.document["regret"] is None
+    assert "Nothing can be said" in fettle("explain", "digits").out
+    assert fettle("explain", "digits", "--params", "{}").code == 2
 
 
 def test_doctor(fettle: Fettle) -> None:
@@ -248,6 +307,7 @@ def test_options_reach_the_function() -> None:
     assert (made["fix"], made["params"]) == ({"cores": "2"}, {"max_batch": ["1", "2", "4"]})
     assert (made["inputs"], made["input_shapes"]) == ("s.npz", {"image": [1, 3, 64, 64]})
     assert (made["memory_bytes"], made["seed"], made["rate"], made["budget"]) == (512 << 20, 3, 20.0, "90s")
+    assert _arguments("model.onnx", "--slo", "p99=50ms", "--stop-regret", "0.001")["stop_regret"] == 0.001
 
 
 def test_variants_take_the_model_along(tmp_path: Path) -> None:

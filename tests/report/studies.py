@@ -4,7 +4,10 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
+
 from fettle.core.answer import Answer
+from fettle.core.space import Choice, Float, Int, Space
 from fettle.core.trial import Constraint, Event, Objective, TrialLog
 
 FINGERPRINT = {
@@ -261,4 +264,27 @@ def function() -> tuple[Journal, Answer]:
     return journal, Answer(order[0], front, "best of 14 complete trials by its own trial, not confirmed")
 
 
+def modelled() -> tuple[Journal, Answer]:
+    """Forty trials that a model explains: a log scale, steps, words, and a parameter inside a branch; two failed."""
+    space = Space(
+        lr=Float(1e-4, 1.0, log=True), layers=Int(1, 12), kind=Choice(plain=Space(), wide=Space(width=Int(8, 64)))
+    )
+    objectives = [{"metric": "loss", "goal": "minimize"}]
+    record = {"name": "modelled", "problem": {"name": "function"}, "space": space.to_json(), "objectives": objectives}
+    journal = Journal(
+        {**record, "constraints": [], "algorithm": {"name": "random"}, "seed": 0, "budget": {"trials": 42}}
+    )
+    for i, params in enumerate(space.sample(42, np.random.default_rng(1))):
+        if i in (7, 23):
+            journal.trial(params, {"state": "failed", "failure": "oom", "error": "out of memory"}, wall_s=1.0)
+            continue
+        loss = 0.2 + (math.log10(params["lr"]) + 2) ** 2 / 9 + 0.02 * params["layers"] / 12
+        loss += 0.1 if params["kind"] == "plain" else 0.2 * (1 - params["kind.wide.width"] / 64)
+        journal.trial(params, {"state": "complete", "metrics": {"loss": loss}}, wall_s=1.0)
+    best = journal.log.incumbent
+    assert best is not None
+    return journal, Answer(best.number, (best.number,), "best of 40 complete trials by its own trial, not confirmed")
+
+
 ALL = {"serve": serve, "infeasible": infeasible, "empty": empty, "all_failed": all_failed, "function": function}
+ALL["modelled"] = modelled

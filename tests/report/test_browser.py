@@ -36,14 +36,19 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, tmp_path: Path, summary_of: Callable[[str], Summary]) -> Iterator[Callable[..., Any]]:
+def opened(
+    browser: Any,
+    tmp_path: Path,
+    summary_of: Callable[[str], Summary],
+    explained_of: Callable[[str], dict[str, Any] | None],
+) -> Iterator[Callable[..., Any]]:
     """Opens a study's report; fails at the end if anything was said or asked for."""
     complaints: list[str] = []
     pages = []
 
     def show(name: str, width: int, scheme: str = "light") -> Any:
         path = tmp_path / f"{name}.html"
-        path.write_text(render(summary_of(name)), encoding="utf-8")
+        path.write_text(render(summary_of(name), explained_of(name)), encoding="utf-8")
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -68,16 +73,16 @@ def test_fits_the_window(name: str, width: int, opened: Callable[..., Any]) -> N
         assert section.is_visible()
 
 
-def test_figures_and_tables_are_seen(opened: Callable[..., Any]) -> None:
-    page = opened("serve", 1280)
-    for selector in (
-        "#comparison table",
-        "#tradeoffs svg",
-        "#curves svg",
-        "#knobs svg",
-        "#failures pre",
-        "#facts table",
-    ):
+SEEN = {
+    "serve": ["#comparison table", "#tradeoffs svg", "#curves svg", "#knobs svg", "#failures pre", "#facts table"],
+    "modelled": ["#influence li", "#influence .pair svg", "#influence .curves svg", "#influence .band"],
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_figures_and_tables_are_seen(name: str, opened: Callable[..., Any]) -> None:
+    page = opened(name, 1280)
+    for selector in SEEN[name]:
         assert page.locator(selector).first.is_visible(), selector
     overlaps = page.evaluate(
         """() => [...document.querySelectorAll('svg')].flatMap((svg) => {

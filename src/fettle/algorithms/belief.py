@@ -14,6 +14,8 @@ from fettle.surrogates.gp import GP, GPPosterior, imputed
 from fettle.surrogates.outputs import PRESSURES, Outputs
 
 Floats = np.ndarray
+Learned = tuple[float, Floats]  # pressure of the outputs, theta
+_REFINED = 8  # steps
 _LEARNED_FROM = 100  # points: of more, hyper-parameters are learned from a part
 _MOST, _BEST, _LATEST = 500, 150, 100  # of more points, a process is given the best, the latest and the nearest
 
@@ -27,7 +29,12 @@ def schedule(n: int) -> int:
     step = 40
     while int(step * 1.1) <= n:
         step = int(step * 1.1)
-    return step
+    return max(step, anew(n))
+
+
+def anew(n: int) -> int:
+    """At how many of n trials they were last learned from scratch: later ones start there."""
+    return n if n <= 20 else 20 * 2 ** int(math.log2(n / 20))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,53 +53,84 @@ class Fits:
     gp: GP
     columns: Sequence[Column]
     _version: int = 0
-    _known: dict[tuple[Hashable, Hashable], tuple[int, float, Floats]] = field(default_factory=dict)
+    _known: dict[Hashable, tuple[int, Learned]] = field(default_factory=dict)
+    _factored: dict[Hashable, tuple[int, Floats, GPPosterior]] = field(default_factory=dict)
 
     def at(self, version: int) -> None:
         if version != self._version:
             self._version = version
             self._known.clear()
+            self._factored.clear()
 
     def of(self, part: Part) -> list[Column]:
         return [self.columns[j] for j in part.columns]
 
-    def loss(self, part: Part, what: Hashable, X: Floats, y: Floats, noise: Floats) -> tuple[float, Floats]:
+    def loss(self, part: Part, what: Hashable, X: Floats, y: Floats, noise: Floats) -> Learned:
         """(pressure of the outputs, theta) for losses y, chosen by their evidence; noise: standard errors."""
 
-        def learned(count: int) -> tuple[float, Floats]:
-            some = _some(y[:count])
-            x, losses = X[:count][some], y[:count][some]
+        def chosen(count: int) -> Learned:
             best: tuple[float, float, Floats] | None = None
             for pressure in PRESSURES:
-                outputs = Outputs.of(losses, pressure)
-                known = (outputs.slope(losses) * noise[:count][some]) ** 2
-                start = None if best is None else best[2]
-                theta, score = self.gp.learn(x, outputs(losses), self.of(part), known, start)
-                score += outputs.log_jacobian(losses)
+                theta, score = learned(count, pressure, None if best is None else best[2], None)
                 if best is None or score > best[0]:
                     best = (score, pressure, theta)
             assert best is not None
             return best[1], best[2]
 
-        return self._cached(part, what, len(y), learned)
+        def refined(count: int, old: Learned) -> Learned:
+            return old[0], learned(count, *old, _REFINED)[0]
+
+        def learned(count: int, pressure: float, start: Floats | None, steps: int | None) -> tuple[Floats, float]:
+            some = _some(y[:count])
+            losses = y[:count][some]
+            outputs = Outputs.of(losses, pressure)
+            known = (outputs.slope(losses) * noise[:count][some]) ** 2
+            theta, score = self.gp.learn(X[:count][some], outputs(losses), self.of(part), known, start, steps)
+            return theta, score + outputs.log_jacobian(losses)
+
+        return self._cached(part, what, len(y), chosen, refined)
 
     def plain(self, part: Part, what: Hashable, X: Floats, y: Floats) -> Floats:
         """theta for values that are used as they are."""
 
-        def learned(count: int) -> tuple[float, Floats]:
+        def learned(count: int, start: Floats | None = None, steps: int | None = None) -> Floats:
             some = _some(y[:count])
-            return 0.0, self.gp.learn(X[:count][some], y[:count][some], self.of(part))[0]
+            return self.gp.learn(X[:count][some], y[:count][some], self.of(part), 0.0, start, steps)[0]
 
-        return self._cached(part, what, len(y), learned)[1]
+        return self._cached(
+            part, what, len(y), lambda n: (0.0, learned(n)), lambda n, old: (0.0, learned(n, old[1], _REFINED))
+        )[1]
 
     def _cached(
-        self, part: Part, what: Hashable, n: int, learned: Callable[[int], tuple[float, Floats]]
-    ) -> tuple[float, Floats]:
-        count = schedule(n)
-        old = self._known.get((part.key, what))
+        self,
+        part: Part,
+        what: Hashable,
+        n: int,
+        learned: Callable[[int], Learned],
+        refined: Callable[[int, Learned], Learned],
+    ) -> Learned:
+        """Learned from scratch at a few counts of trials, refined from there at more: a function of the data alone."""
+        base = self._at((part.key, what, False), anew(n), learned)
+        if schedule(n) == anew(n):
+            return base
+        return self._at((part.key, what, True), schedule(n), lambda count: refined(count, base))
+
+    def process(self, part: Part, what: Hashable, theta: Floats, X: Floats, y: Floats) -> GPPosterior:
+        """The process given X (n, d) and y (n,), in the order of their tells. Factored where hyper-parameters are
+        learned, and extended from there by a block update: so it costs O(n^2), and depends on the data alone."""
+        begin = schedule(len(y))
+        old = self._factored.get((part.key, what))
+        if old is None or old[0] != begin or old[1] is not theta:
+            old = (begin, theta, self.gp.posterior(theta, X[:begin], y[:begin], self.of(part)))
+            self._factored[part.key, what] = old
+        base = old[2].revalued(y[:begin])
+        return base.condition(X[begin:], y[begin:]) if begin < len(y) else base
+
+    def _at(self, key: Hashable, count: int, make: Callable[[int], Learned]) -> Learned:
+        old = self._known.get(key)
         if old is None or old[0] != count:
-            old = self._known[part.key, what] = (count, *learned(count))
-        return old[1], old[2]
+            old = self._known[key] = (count, make(count))
+        return old[1]
 
 
 def _some(y: Floats) -> Floats:
@@ -126,14 +164,18 @@ class Chance:
     value: Callable[[Floats, Floats], Valued]
 
 
+_MOST_CAREFUL = 6
 _NOISY = 0.01  # variance of the noise, as a share of the losses', from which the mean and not the luckiest counts
 
 
 @dataclass(frozen=True, slots=True)
 class Belief:
+    """caution: how many times the chances count; more after failures in a row, lest the search stays where it fails."""
+
     part: Part
     losses: tuple[Loss, ...]
     chances: tuple[Chance, ...]
+    caution: float = 1.0
 
     def view(self, U: Floats) -> Floats:
         result: Floats = U[..., self.part.columns]
@@ -143,7 +185,7 @@ class Belief:
         """(m,): log-probability that nothing fails and all constraints hold."""
         total, Z = np.zeros(len(U)), self.view(U)
         for chance in self.chances:
-            total += chance.value(*chance.process.predict(Z))[0]
+            total += self.caution * chance.value(*chance.process.predict(Z))[0]
         return total
 
 
@@ -152,6 +194,7 @@ def believe(fits: Fits, part: Part, arrays: Arrays) -> Belief:
     U = arrays.U[part.rows][:, part.columns]
     failure = [arrays.failure[i] for i in part.rows]
     chances = [_spared(fits, part, U, failure, kind) for kind in classes(failure)]
+    caution = 1.0 + min(_in_a_row(arrays.failure), _MOST_CAREFUL)
     excess = arrays.excess[part.rows]
     for c in range(excess.shape[1]):
         known = np.isfinite(excess[:, c])
@@ -160,14 +203,19 @@ def believe(fits: Fits, part: Part, arrays: Arrays) -> Belief:
     known = arrays.known[part.rows]
     exact = known & ~(arrays.censored[part.rows] != 0).any(axis=1)
     if exact.sum() < 2:
-        return Belief(part, (), tuple(chances))
+        return Belief(part, (), tuple(chances), caution)
     feasible = arrays.feasible[part.rows]
     losses = tuple(
         _loss(fits, part, k, U, arrays.losses[part.rows, k], arrays.noise[part.rows, k],
               arrays.censored[part.rows, k], known, feasible)
         for k in range(arrays.losses.shape[1])
     )  # fmt: skip
-    return Belief(part, losses, tuple(chances))
+    return Belief(part, losses, tuple(chances), caution)
+
+
+def _in_a_row(failure: Sequence[str]) -> int:
+    """How many of the last trials failed, back to the last that did not."""
+    return next((i for i, kind in enumerate(reversed(failure)) if not kind), len(failure))
 
 
 def _loss(
@@ -191,10 +239,11 @@ def _loss(
         process = fits.gp.posterior(theta, X[exact], values[exact], columns, variances[exact])
         values = imputed(process, X, values, bounds)
     held = feasible[known]
-    if len(values) > _MOST:
-        kept = _nearest(X, values, held)
-        X, values, variances, held = X[kept], values[kept], variances[kept], held[kept]
-    process = fits.gp.posterior(theta, X, values, columns, variances)
+    if len(values) <= _MOST and not variances.any():
+        process = fits.process(part, ("loss", k), theta, X, values)
+    else:  # what the process is given may differ between objectives; values and held do not
+        kept = _nearest(X, values, held) if len(values) > _MOST else np.arange(len(values))
+        process = fits.gp.posterior(theta, X[kept], values[kept], columns, variances[kept])
     noisy = process.noise > _NOISY or bool(np.median(variances) > _NOISY)
     best = float(values[held].min()) if held.any() else math.inf
     if noisy and held.any():
@@ -217,9 +266,14 @@ def _nearest(X: Floats, values: Floats, feasible: Floats) -> Floats:
 
 def _spared(fits: Fits, part: Part, X: Floats, failure: Sequence[str], kind: str) -> Chance:
     y = labels(failure, kind)
-    kept = slice(max(0, len(y) - _MOST), None)
-    theta = fits.plain(part, ("failure", kind), X, y)
-    return Chance(fits.gp.posterior(theta, X[kept], y[kept], fits.of(part)), log_spared)
+    return Chance(_latest(fits, part, ("failure", kind), X, y), log_spared)
+
+
+def _latest(fits: Fits, part: Part, what: Hashable, X: Floats, y: Floats) -> GPPosterior:
+    theta = fits.plain(part, what, X, y)
+    if len(y) <= _MOST:
+        return fits.process(part, what, theta, X, y)
+    return fits.gp.posterior(theta, X[-_MOST:], y[-_MOST:], fits.of(part))
 
 
 def _within(fits: Fits, part: Part, X: Floats, excess: Floats, c: int) -> Chance:
@@ -228,11 +282,7 @@ def _within(fits: Fits, part: Part, X: Floats, excess: Floats, c: int) -> Chance
     pressed = np.arcsinh(excess / unit)
     std = float(pressed.std()) or 1.0
     y, bound = (pressed - pressed.mean()) / std, -float(pressed.mean()) / std
-    kept = slice(max(0, len(y) - _MOST), None)
-    theta = fits.plain(part, ("bound", c), X, y)
-    return Chance(
-        fits.gp.posterior(theta, X[kept], y[kept], fits.of(part)), lambda mean, std: log_within(mean, std, bound)
-    )
+    return Chance(_latest(fits, part, ("bound", c), X, y), lambda mean, std: log_within(mean, std, bound))
 
 
 def log_cost(fits: Fits, part: Part, arrays: Arrays) -> GPPosterior | None:

@@ -32,6 +32,7 @@ _SPENT = 1e-3  # expected improvement, as a share of the distance from the media
 _LIKELY = math.log(0.25)  # candidates below this chance to succeed are not counted on
 _HANDICAP = 2.0  # standard deviations of losses: the goal of a word that has no trial yet
 _POOL = 2000  # points of an enumerated space that words are judged by
+_LOOKS = 20  # draws of candidates, after which a leaf counts as refused
 _BUDGET = 60  # trials, where nobody has said how many there will be
 _BACK = 3  # where all live arms are spent, one of so many trials still goes to the best one
 
@@ -82,17 +83,28 @@ def chosen(arms: Sequence[Arm], turn: int) -> Arm:
     return min(others, key=lambda arm: (max(arm.need, 0.1) * math.sqrt(arm.tries + 0.5), arm.place))
 
 
+def _varied(U: Floats) -> bool:
+    return bool((np.isfinite(U) & (np.abs(U - U[0]) > 0.0)).any())
+
+
 class Scout:
     """Chooses branches and words for one space. leaves: the branches of a small tree, as the choices they hold."""
 
     def __init__(self, cube: Cube, seed: int, budget: int | None, *, several: bool) -> None:
         self.cube, self.several = cube, several
         self.budget = budget or _BUDGET
-        self.leaves = [] if several or cube.grid is not None else cube.leaves(MOST_LEAVES)
+        rng = np.random.default_rng(seed)
+        leaves = [] if several or cube.grid is not None else cube.leaves(MOST_LEAVES)
+        self.leaves = [leaf for leaf in leaves if self._allowed(leaf, rng)]
         self._order = np.random.default_rng([seed, len(self.leaves)]).permutation(len(self.leaves)).tolist()
         self._free = [self._columns(leaf) for leaf in self.leaves]
         # columns whose values are arms
         self._words = [j for j in np.flatnonzero(cube.words).tolist() if 2 <= len(cube.values(j)) <= MOST_WORDS]
+
+    def _allowed(self, held: Held, rng: "Generator") -> bool:
+        """Whether known constraints leave anything of a leaf: one that they refuse would for ever be untried."""
+        none = np.empty((0, self.cube.d))
+        return any(len(candidates(self.cube, none, rng, held)) for _ in range(_LOOKS))
 
     def _columns(self, held: Held) -> Floats:
         """The columns that vary in a leaf."""
@@ -117,7 +129,11 @@ class Scout:
     def _middle(self, held: Held, rng: "Generator") -> Floats:
         u = np.where(self.cube.words, rng.random(self.cube.d), 0.5)
         middle: Floats = self.cube.held(u[None], held)[0]
-        return middle
+        if self.cube.allowed(middle[None])[0]:
+            return middle
+        U = candidates(self.cube, middle[None], rng, held)
+        gaps = np.nan_to_num(np.abs(U - middle)).sum(axis=1)
+        return U[int(np.argmin(gaps))] if len(U) else middle
 
     def _name(self, leaf: int) -> str:
         params = self.cube.space.decode(self.cube.held(np.full((1, self.cube.d), 0.5), self.leaves[leaf]))[0]
@@ -197,6 +213,8 @@ class Scout:
         for place, (j, v) in enumerate(options):
             inside = U[self.cube.within(U, {j: v})]
             tries = int(self.cube.within(tried, {j: v}).sum())
+            if tries and len(inside) and not _varied(inside):
+                continue  # a branch without parameters: its one point has been tried
             arms.append(Arm(place, tries, 0.0 if self.several and len(inside) else need(belief, inside, best), False))
         arms = [arm for arm in arms if arm.need < math.inf]
         if not arms:

@@ -37,12 +37,9 @@ def climbed(worth: Worth | VolumeWorth, cube: Cube, U: Floats, rng: "Generator",
     """The candidates U (m, d) and the tops that were reached from the best of them, by falling worth."""
     values = worth(U)
     order = np.argsort(-values, kind="stable")
-    starts: list[Floats] = []
-    for i in order[:200]:
-        if len(starts) == _STARTS:
-            break
-        if all(_gap(U[i], u) > _APART for u in starts):
-            starts.append(U[i])
+    starts, left = [U[order[0]]], U[order[1:200]]
+    while len(starts) < _STARTS and len(left := left[_gaps(left, starts[-1]) > _APART]):
+        starts.append(left[0])
     tops = [_uphill(worth, cube, u, rng, held) for u in starts] if cube.space.only is None else []
     points = np.concatenate([np.array(tops).reshape(-1, cube.d), U[order]])
     heights = np.concatenate([worth(points[: len(tops)]) if tops else np.empty(0), values[order]])
@@ -50,8 +47,10 @@ def climbed(worth: Worth | VolumeWorth, cube: Cube, U: Floats, rng: "Generator",
     return result
 
 
-def _gap(a: Floats, b: Floats) -> float:
-    return float(np.max(np.abs(np.nan_to_num(a, nan=2.0) - np.nan_to_num(b, nan=2.0)), initial=0.0))
+def _gaps(U: Floats, u: Floats) -> Floats:
+    """(m,): how far the rows of U are from u in some column; inactive is far from all that is active."""
+    gap: Floats = np.abs(np.where(np.isnan(U), 2.0, U) - np.where(np.isnan(u), 2.0, u))
+    return gap.max(axis=1, initial=0.0)
 
 
 def _uphill(worth: Worth | VolumeWorth, cube: Cube, u: Floats, rng: "Generator", held: Held) -> Floats:

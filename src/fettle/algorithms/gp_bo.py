@@ -15,7 +15,7 @@ from fettle.algorithms.belief import Belief, Fits, Part, believe, log_cost
 from fettle.algorithms.branches import Scout
 from fettle.algorithms.climb import candidates, climbed
 from fettle.algorithms.cube import Cube, Held
-from fettle.algorithms.history import History
+from fettle.algorithms.history import Arrays, History
 from fettle.algorithms.qmc import QuasiRandom
 from fettle.algorithms.used import Used
 from fettle.algorithms.user_prior import UserPrior
@@ -25,7 +25,7 @@ from fettle.core.protocols import Proposal
 from fettle.core.space import Params, Space
 from fettle.core.trial import Constraint, Objective, Outcome, Trial, TrialLog
 from fettle.surrogates.acquisition import NAMES, by_name
-from fettle.surrogates.gp import GP
+from fettle.surrogates.gp import GP, GPPosterior
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -33,23 +33,29 @@ if TYPE_CHECKING:
 Floats = np.ndarray
 _GOOD = 4  # trials that candidates are drawn around
 _SAME = 1e-7  # off in every column: the same point
+_LIKELY = math.log(0.5)  # chance from which on a pending trial is expected to succeed
+_COPIES = 4  # measurements of one point
 _DRAWN = 400  # candidates of Thompson sampling
 
 
 @dataclass(frozen=True, slots=True)
 class GPBO:
     """acquisition: one of `fettle.surrogates.acquisition.NAMES`; weight: of the standard deviation in "ucb" and "lcb".
-    initial: measured trials before the first model. cost: a metric, or "wall_s": improvement per cost is sought."""
+    initial: measured trials before the first model. cost: a metric, or "wall_s": improvement per cost is sought. again:
+    under noise, every how many trials the answer so far is measured once more (0: never; nor in finite spaces).
+    "thompson" knows nothing of cost and of the user's prior."""
 
     acquisition: str = "log_ei"
     weight: float = 2.0
     initial: int = 5
     cost: str = ""
+    again: int = 8
 
     def __post_init__(self) -> None:
-        if self.acquisition not in NAMES or not self.weight >= 0.0 or self.initial < 2:
+        if self.acquisition not in NAMES or not self.weight >= 0.0 or self.initial < 2 or self.again < 0:
             raise InvalidInput(
-                f"gp_bo: expected an acquisition out of {', '.join(NAMES)}, weight >= 0 and initial >= 2, got {self!r}",
+                f"gp_bo: expected an acquisition out of {', '.join(NAMES)}, weight >= 0, initial >= 2, again >= 0, "
+                f"got {self!r}",
                 'e.g. GPBO(acquisition="log_ei")',
             )
 
@@ -75,6 +81,14 @@ class Goal:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """noisy: the losses are. explained: share of their variance that the others foretell of each (1: all of it)."""
+
+    noisy: bool = False
+    explained: float = 1.0
+
+
 class GaussianProcessSearch:
     def __init__(self, history: History, seed: int, budget: int | None, settings: GPBO) -> None:
         self.space, self.history, self.settings = history.space, history, settings
@@ -83,6 +97,7 @@ class GaussianProcessSearch:
         self._first = QuasiRandom(self.space, seed)
         self._fits = Fits(GP(), self.space.columns)
         self._prior = UserPrior(self.space)
+        self._belief: tuple[Arrays, Belief] | None = None  # cache
         self._scout = Scout(self.cube, seed, budget, several=len(history.objectives) > 1)
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
@@ -107,13 +122,31 @@ class GaussianProcessSearch:
         feasible = arrays.feasible
         if len(self.history.objectives) > 1 or feasible.sum() < self.settings.initial:
             return None
-        self._fits.at(self.history.version)
-        belief = believe(self._fits, self._whole(len(arrays.U)), arrays)
+        belief = self._believed()
         if not belief.losses or not belief.losses[0].noisy:
             return None
-        rows = np.flatnonzero(feasible)
-        mean, _ = belief.losses[0].process.predict(arrays.U[rows])
-        return self.history.numbers()[int(rows[int(np.argmin(mean))])]
+        return self.history.numbers()[self._lowest(belief)]
+
+    def _lowest(self, belief: Belief) -> int:
+        """The row of the feasible trial with the lowest mean."""
+        arrays = self.history.arrays
+        rows = np.flatnonzero(arrays.feasible)
+        return int(rows[int(np.argmin(belief.losses[0].process.predict(arrays.U[rows])[0]))])
+
+    def trust(self) -> Trust:
+        """How the processes fare; nothing is said of a space that is searched by branches."""
+        if self._scout.leaves or not (losses := self._believed().losses):
+            return Trust()
+        return Trust(any(loss.noisy for loss in losses), max(_explained(loss.process) for loss in losses))
+
+    def _believed(self) -> Belief:
+        """Of the whole space; kept until the next tell."""
+        arrays = self.history.arrays
+        if self._belief is None or self._belief[0] is not arrays:
+            self._fits.at(self.history.version)
+            whole = Part("all", np.arange(len(arrays.U)), np.arange(self.cube.d))
+            self._belief = (arrays, believe(self._fits, whole, arrays))
+        return self._belief[1]
 
     # -- one proposal -------------------------------------------------------------------------------------------
 
@@ -126,9 +159,11 @@ class GaussianProcessSearch:
         tried = np.concatenate([arrays.U, waiting])
         if measured + len(waiting) < self.settings.initial or measured < 2 or self._scout.untried(tried):
             return self._initial(number, tried, pending, rng)
+        if (again := self._again(number)) is not None:
+            return again
         goal = self._goal(tried, free, rng)
         if len(waiting):
-            goal = _believing(goal, waiting)
+            goal = _believing(goal, self.cube, waiting)
         U = self._ranked(goal, free, rng)
         u = next((u for u in U if self._is_new(u, pending, tried)), None)
         if u is None:
@@ -136,8 +171,19 @@ class GaussianProcessSearch:
             return Proposal(params, "uniform draw: the model has nothing new")
         return Proposal(self.cube.params(u), goal.why, self._predicted(goal, u))
 
-    def _whole(self, n: int) -> Part:
-        return Part("all", np.arange(n), np.arange(self.cube.d))
+    def _again(self, number: int) -> Proposal | None:
+        """Under noise the trial that would be the answer, from time to time: is it good, and how noisy is it?"""
+        every, several = self.settings.again, len(self.history.objectives) > 1
+        if self.space.size is not None or several or not every or number % every != every - 1:
+            return None
+        belief = self._believed()
+        if not belief.losses or not belief.losses[0].noisy or not math.isfinite(belief.losses[0].best):
+            return None
+        arrays, row = self.history.arrays, self._lowest(belief)
+        same = np.nan_to_num(np.abs(arrays.U - arrays.U[row]), nan=0.0).max(axis=1, initial=0.0) < _SAME
+        if same.sum() >= _COPIES:
+            return None
+        return Proposal(self.history.rows[row].params, "measured again: the lowest mean so far", repeat=True)
 
     def _goal(self, tried: Floats, free: Floats | None, rng: "Generator") -> Goal:
         """The whole space or one branch of it, then that or one word in it."""
@@ -145,7 +191,7 @@ class GaussianProcessSearch:
         scout = self._scout
         branch = scout.branch(self._fits, arrays, tried, rng) if scout.leaves else None
         if branch is None:
-            branch = believe(self._fits, self._whole(len(arrays.U)), arrays), {}, ""
+            branch = self._believed(), {}, ""
         belief, held, why = branch
         word = scout.word(belief, held, arrays, tried, free, rng)
         if word is not None:
@@ -164,7 +210,7 @@ class GaussianProcessSearch:
             U = candidates(self.cube, self._good(goal), rng, goal.held)
         if not len(U):
             return U
-        if self.settings.acquisition == "thompson":
+        if self.settings.acquisition == "thompson" and goal.belief.losses:
             U = U[rng.permutation(len(U))[:_DRAWN]]
             drawn = goal.belief.losses[0].process.sample(goal.belief.view(U), 1, rng)[0]
             return U[np.argsort(drawn - np.maximum(goal.belief.log_chance(U), -20.0), kind="stable")]
@@ -180,9 +226,9 @@ class GaussianProcessSearch:
         if self.settings.cost and (cost := log_cost(self._fits, goal.belief.part, arrays)) is not None:
             extras.append(lambda U: -cost.predict(goal.belief.view(U))[0])
         extra = combined(extras)
-        if len(self.history.objectives) > 1:
+        if len(self.history.objectives) > 1 and goal.belief.losses:
             return VolumeWorth.of(goal.belief, extra)
-        if not math.isfinite(goal.best):
+        if not math.isfinite(goal.best) or not goal.belief.losses:
             return Worth(goal.belief, None, extra)  # nothing feasible yet: that comes first
         name = "log_ei" if self.settings.acquisition == "thompson" else self.settings.acquisition
         value = by_name(name, self.settings.weight)
@@ -225,7 +271,7 @@ class GaussianProcessSearch:
                 return Proposal(params, why)
         if not arrays.ok.all() and self.cube.grid is None:
             U = candidates(self.cube, arrays.U[:0], rng, {})
-            chance = believe(self._fits, self._whole(len(arrays.U)), arrays).log_chance(U)
+            chance = self._believed().log_chance(U)
             U = U[chance >= np.median(chance)] if len(U) else U
             gaps = [float(np.nan_to_num(np.abs(tried - u), nan=0.5).max(axis=1).min()) for u in U]
             if gaps:
@@ -246,10 +292,26 @@ class GaussianProcessSearch:
         return found
 
 
-def _believing(goal: Goal, waiting: Floats) -> Goal:
-    """As if pending trials had come out as expected (Kriging believer; Ginsbourger et al. 2010)."""
-    Z = goal.belief.view(waiting)
-    losses = tuple(
-        replace(loss, process=loss.process.condition(Z, loss.process.predict(Z)[0])) for loss in goal.belief.losses
-    )
-    return replace(goal, belief=replace(goal.belief, losses=losses))
+def _explained(process: GPPosterior) -> float:
+    variance = float(process.y.var())
+    return 1.0 - float(np.mean((process.y - process.left_out()[0]) ** 2)) / variance if variance > 0.0 else 1.0
+
+
+def _believing(goal: Goal, cube: Cube, waiting: Floats) -> Goal:
+    """As if pending trials U (m, d) had come out as expected (Kriging believer; Ginsbourger et al. 2010): next to one
+    that is to become the best there is no more to gain."""
+    choices = {j: v for j, v in goal.held.items() if cube.space.columns[j].kind == "choice"}
+    if len(goal.belief.part.columns) < cube.d:  # the belief is of one branch
+        waiting = waiting[cube.within(waiting, choices)]
+    if not len(waiting) or not goal.belief.losses:
+        return goal
+    Z, likely = goal.belief.view(waiting), goal.belief.log_chance(waiting) > _LIKELY
+    losses = []
+    for loss in goal.belief.losses:
+        mean, _ = loss.process.predict(Z)
+        values, feasible = np.concatenate([loss.values, mean]), np.concatenate([loss.feasible, likely])
+        losses.append(replace(loss, process=loss.process.condition(Z, mean), values=values, feasible=feasible))
+    best = goal.best
+    if math.isfinite(best):  # else something feasible is sought first
+        best = min([best, *losses[0].values[-len(waiting) :][likely & cube.within(waiting, goal.held)].tolist()])
+    return replace(goal, belief=replace(goal.belief, losses=tuple(losses)), best=best)

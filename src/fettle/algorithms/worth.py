@@ -37,15 +37,15 @@ class Worth:
     def slopes(self, u: Floats) -> tuple[float, Floats]:
         """The same, without extra, at u (d,), and its gradient (d,)."""
         columns, z = self.belief.part.columns, self.belief.view(u)
-        terms = [(chance.process, chance.value) for chance in self.belief.chances]
+        terms = [(chance.process, chance.value, self.belief.caution) for chance in self.belief.chances]
         if self.value is not None:
-            terms.append((self.belief.losses[0].process, self.value))
+            terms.append((self.belief.losses[0].process, self.value, 1.0))
         total, gradient = 0.0, np.zeros(len(u))
-        for process, value in terms:
+        for process, value, weight in terms:
             mean, std, by_mean, by_std = process.slopes(z)
-            worth, d_mean, d_std = value(np.array([mean]), np.array([std]))
-            total += float(worth[0])
-            gradient[columns] += d_mean[0] * by_mean + d_std[0] * by_std
+            worth, d_mean, d_std = value(np.array(mean), np.array(std))
+            total += weight * float(worth)
+            gradient[columns] += weight * (d_mean * by_mean + d_std * by_std)
         return total, gradient
 
 

@@ -13,7 +13,7 @@ _RENAMED = {"input_shape": "input_shapes", "param": "params"}
 
 
 def schema(name: str) -> dict[str, Any]:
-    """One of the JSON schemas that ship: answer, list, measure, error, experiment."""
+    """One of the JSON schemas that ship: answer, list, measure, explain, error, experiment."""
     loaded: dict[str, Any] = json.loads(files("fettle.schemas").joinpath(f"{name}.json").read_text())
     return loaded
 

@@ -39,6 +39,12 @@ serve_options = together(
         "--budget", default="5m", show_default=True, metavar="TIME", help="For search and confirmation together."
     ),
     click.option("--trials", metavar="N", type=int, help="At most so many trials."),
+    click.option(
+        "--stop-regret",
+        metavar="X",
+        type=float,
+        help="Ends the search where less than X of the objective could still be gained.",
+    ),
     click.option("--target", default="mosec", show_default=True, help="The inference server: mosec, command."),
     click.option(
         "--model-variant",

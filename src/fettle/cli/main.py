@@ -12,6 +12,7 @@ import click
 
 from fettle import __version__
 from fettle.cli.flags import STORAGE, json_option, serve_options, storage_option, stored, together
+from fettle.cli.meta import meta
 from fettle.core.errors import FettleError, InvalidInput
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -156,6 +157,17 @@ def best(study: str, storage: str, as_json: bool) -> None:
 
 @cli.command()
 @stored
+@click.option("--params", metavar="JSON", help="Predicts what these would give, too.")
+def explain(study: str, storage: str, as_json: bool, params: str | None) -> None:
+    """Says which parameters of a STUDY matter, what could still be gained, and what any configuration would give."""
+    from fettle.cli.explained import document, show
+
+    found = document(study, storage, _params(params))
+    _print_json(found) if as_json else show(found)
+
+
+@cli.command()
+@stored
 @click.option("-o", "--output", metavar="FILE.html", help="Where to write it; default: the study's folder.")
 def report(study: str, storage: str, as_json: bool, output: str | None) -> None:
     """Writes the HTML report of a STUDY."""
@@ -188,6 +200,9 @@ def doctor(as_json: bool) -> None:
     _print_json(found) if as_json else show_findings(found)
     if not found["ok"]:
         raise click.exceptions.Exit(1)
+
+
+cli.add_command(meta)
 
 
 def _stored(study: str, storage: str) -> Any:

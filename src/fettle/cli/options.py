@@ -17,6 +17,7 @@ def serve_arguments(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "objective": options["objective"],
         "budget": options["budget"],
         "trials": trials(options["trials"]),
+        "stop_regret": options["stop_regret"],
         "target": target(options),
         "storage": options["storage"],
         "name": options["name"],

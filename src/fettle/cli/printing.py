@@ -33,6 +33,8 @@ def print_answer(summary: Summary, console: "Console") -> None:
     if alike := summary.answer.get("gain_at_equal_precision"):
         _line(console, f"        {alike['text']}")
     _line(console, f"search  {tables.cost_line(summary)}")
+    if summary.answer["ended"]:
+        _line(console, f"ended   because {summary.answer['ended']}")
     for name, path in summary.answer["artifacts"].items():
         _line(console, f"{plain(name, limit=40):7} {plain(path, limit=500)}")
 

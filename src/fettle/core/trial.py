@@ -214,6 +214,7 @@ class TrialLog:
         self.running: dict[int, Params] = {}
         self.rungs: dict[float, list[tuple[float, int]]] = {}  # fidelity -> sorted (loss, number)
         self.counts = dict.fromkeys(State, 0)
+        self.ended: list[int] = []  # trial numbers in the order of their first end that was told
         self.elsewhere = 0  # trials told from elsewhere: they do not count against trials=N
         self.units = 0.0  # fidelity units reserved by `started` events
         self.seen = 0
@@ -222,6 +223,7 @@ class TrialLog:
         self._start_s: dict[int, float] = {}
         self._ranked: dict[tuple[float, int], float] = {}  # (fidelity, number) -> loss in `rungs`
         self._told: set[tuple[int, float | None]] = set()
+        self._ended: set[int] = set()
         self._best: tuple[tuple[float, float, float], int] | None = None
 
     def __len__(self) -> int:
@@ -359,6 +361,9 @@ class TrialLog:
             artifacts=p.get("artifacts", _NOTHING),
         )
         self._put(trial)
+        if trial.state.finished and number not in self._ended:
+            self._ended.add(number)
+            self.ended.append(number)
         if self._best is not None and self._best[1] == number:  # a later rung of the incumbent itself
             self._best = min(filter(None, map(self._standing, self.trials)), default=None)
         elif (standing := self._standing(trial)) is not None and (self._best is None or standing < self._best):

@@ -8,6 +8,7 @@ from typing import Any
 
 from fettle.core.answer import effective
 from fettle.core.trial import State, Trial, TrialLog
+from fettle.report.explanation import ended
 from fettle.report.gain import gain
 from fettle.report.headline import headline
 from fettle.report.summary import Row, Summary, finite
@@ -40,6 +41,7 @@ def answer(
         "gain": gain(winner, baseline, objective),
         "gain_at_equal_precision": _equal_precision(log, winner, baseline),
         "cost": _cost(log),
+        "ended": ended(log),
     }
     clean: dict[str, Any] = _clean(found)
     return clean

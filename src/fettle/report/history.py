@@ -108,7 +108,7 @@ def knob(effect: Effect, metric: str, summary: Summary) -> Markup:
         x = left + step * (group + 0.5)
         if math.isfinite(median):
             parts.append(tag("line", x1=x - step * 0.3, x2=x + step * 0.3, y1=y(median), y2=y(median), class_="median"))
-        text = shorten(name, max(3, int(step / CHARACTER)))
+        text = shorten(name, max(3, int((step - 5.0) / CHARACTER)))
         parts.append(words(text, x, bottom + 18, anchor="middle", class_="tick"))
     share = f"{100 * effect.share:.0f} % of the variance" if math.isfinite(effect.share) else "too few trials"
     return drawing(f"Effect of {effect.name}", f"{share} lies between its values.", *parts, width=width, height=height)

@@ -17,8 +17,11 @@ from fettle.report.text import plain, sentence
 _TILES = ("throughput_rps", "latency_p99_s", "cost_per_million", "rss_bytes")
 
 
-def render(summary: Summary) -> str:
-    """The whole page. Everything that came from elsewhere is stripped of control characters and escaped."""
+def render(summary: Summary, explained: Mapping[str, Any] | None = None) -> str:
+    """The whole page. Everything that came from elsewhere is stripped of control characters and escaped.
+
+    explained: an `explanation`, without which its section is left out.
+    """
     import jinja2
     from markupsafe import Markup
 
@@ -51,6 +54,7 @@ def render(summary: Summary) -> str:
         progress=history.progress(summary),
         knobs=[(plain(e.name, limit=80), e.share, history.knob(e, metric, summary)) for e in found],
         knob_note=note(found),
+        influence=_influence(explained, summary.currency),
         sentence=sentence,
         objective=label(metric),
         failures=_failures(summary),
@@ -61,6 +65,22 @@ def render(summary: Summary) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _influence(explained: Mapping[str, Any] | None, currency: str) -> dict[str, Any]:
+    """Findings, and for each objective that is explained its bars and curves; {} where nothing was modelled."""
+    from fettle.report.influence import bars, dependence
+
+    if explained is None or all(goal["verdict"] == "too few" for goal in explained["objectives"]):
+        return {}
+    goals = [goal for goal in explained["objectives"] if goal["parameters"]]
+    curves = [
+        (plain(curve["name"], limit=80), label(goal["metric"]), dependence(curve, goal["metric"], currency))
+        for goal in goals
+        for curve in goal["curves"]
+    ]
+    charts = [(label(goal["metric"]), bars(goal)) for goal in goals]
+    return {"findings": explained["findings"], "bars": charts, "curves": curves}
 
 
 def _facts(summary: Summary) -> list[tables.Table]:

@@ -9,23 +9,38 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from fettle.core.errors import InvalidInput
+
 Floats = np.ndarray
 Valued = tuple[Floats, Floats, Floats]
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
+_TURN = -1.0  # above, nothing cancels
 _FAR = -1e3  # below, log h is its asymptote to working precision
 
 
 def log_h(z: Floats) -> Floats:
     """log(phi(z) + z Phi(z)), without cancellation for very negative z (Ament et al. 2023, arXiv:2310.20708, eq. 9)."""
-    from scipy.special import erfcx, ndtr
+    low = z < _TURN
+    if not low.any():
+        return _log_h_near(z)
+    if low.all():
+        return _log_h_far(z)
+    return np.where(low, _log_h_far(np.minimum(z, _TURN)), _log_h_near(np.maximum(z, _TURN)))
 
-    low = np.minimum(z, -1.0)
-    mills = erfcx(-low / math.sqrt(2.0)) * math.sqrt(math.pi / 2.0)  # Phi / phi
-    tail = np.where(low < _FAR, 1.0 / (low * low), 1.0 + low * mills)
-    high = np.maximum(z, -1.0)
-    direct = np.log(np.exp(-0.5 * high * high - _LOG_ROOT_2PI) + high * ndtr(high))
-    result: Floats = np.where(z < -1.0, -0.5 * low * low - _LOG_ROOT_2PI + np.log(np.maximum(tail, 1e-300)), direct)
+
+def _log_h_near(z: Floats) -> Floats:
+    from scipy.special import ndtr
+
+    result: Floats = np.log(np.exp(-0.5 * z * z - _LOG_ROOT_2PI) + z * ndtr(z))
     return result
+
+
+def _log_h_far(z: Floats) -> Floats:
+    from scipy.special import erfcx
+
+    tail = 1.0 + z * erfcx(z * -math.sqrt(0.5)) * math.sqrt(math.pi / 2.0)  # erfcx: Phi / phi
+    tail = np.where(z < _FAR, 1.0 / (z * z), tail)
+    return -0.5 * z * z - _LOG_ROOT_2PI + np.log(np.maximum(tail, 1e-300))
 
 
 def log_ei(mean: Floats, std: Floats, best: float) -> Valued:
@@ -70,5 +85,10 @@ _BY_NAME: Mapping[str, Callable[[Floats, Floats, float], Valued]] = {"log_ei": l
 
 
 def by_name(name: str, weight: float) -> Callable[[Floats, Floats, float], Valued]:
-    """weight: that of the standard deviation in "ucb" and "lcb", which are one for losses."""
-    return lcb(weight) if name in ("ucb", "lcb") else _BY_NAME[name]
+    """weight: that of the standard deviation in "ucb" and "lcb", which are one for losses. Raises InvalidInput."""
+    if name in ("ucb", "lcb"):
+        return lcb(weight)
+    if name not in _BY_NAME:
+        known = ", ".join([*_BY_NAME, "ucb", "lcb"])
+        raise InvalidInput(f"unknown acquisition function {name!r}: expected one of {known}", "the default is log_ei")
+    return _BY_NAME[name]

@@ -13,7 +13,7 @@ import numpy as np
 from fettle.surrogates.acquisition import Valued
 
 Floats = np.ndarray
-_SOFT = 0.3  # standard deviation of a label about the latent function
+SOFT = 0.3  # standard deviation of a label about the latent function
 NO_FAULT = ("lost",)  # failures that say nothing of the params
 
 
@@ -29,7 +29,7 @@ def labels(failure: Sequence[str], kind: str) -> Floats:
 
 def log_spared(mean: Floats, std: Floats) -> Valued:
     """Log-probability that a latent value means no failure, and its derivatives by mean and std."""
-    spread = np.sqrt(std * std + _SOFT * _SOFT)
+    spread = np.sqrt(std * std + SOFT * SOFT)
     return _log_below(mean, spread, 0.0, by_spread=std / spread)
 
 

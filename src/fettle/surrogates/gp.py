@@ -47,7 +47,7 @@ class GP:
     word: float = 0.7
     own: float = 0.5
     common: float = 0.3
-    noise: float = 0.02
+    noise: float = 0.1
     steps: int = 20
 
     def learn(
@@ -57,9 +57,10 @@ class GP:
         columns: Sequence[Column],
         noise: Floats | float = 0.0,
         start: Floats | None = None,
+        steps: int | None = None,
     ) -> tuple[Floats, float]:
         """X (n, d) in the unit cube, NaN where inactive; y (n,); noise: known variances (n,); start: theta to begin
-        from -> theta (d + 4,), and log p(y, theta) there."""
+        from; steps: at most so many, instead of the settings' -> theta (d + 4,), and log p(y, theta) there."""
         from scipy.optimize import minimize
 
         prior = _Prior.of(self, columns)
@@ -70,7 +71,7 @@ class GP:
             jac=True,
             method="L-BFGS-B",
             bounds=prior.bounds,
-            options={"maxiter": self.steps},
+            options={"maxiter": steps or self.steps},
         )
         theta: Floats = found.x
         return theta, -float(found.fun)
@@ -206,7 +207,7 @@ class GPPosterior:
 
     def __init__(self, theta: Floats, points: Points, y: Floats, words: Floats, noise: Floats | float) -> None:
         self._words = words
-        K = Pairs.of(points, words).covariance(theta).K
+        K = cross(theta, points, points, words)
         theta = theta.copy()
         while (factored := _Factored.of(K, theta, noise)) is None:
             theta[NOISE] += 1.0  # points that are too close to each other
@@ -219,6 +220,12 @@ class GPPosterior:
         self._alpha = self._inverse @ (y - self._mean)
         self._slopes: Slopes | None = None  # cache
 
+    def revalued(self, y: Floats) -> "GPPosterior":
+        """The process that has seen y (n,) instead, at the same points: O(n^2)."""
+        made = copy.copy(self)
+        made._given(self.points, y, _Factored(self._inverse, math.nan))
+        return made
+
     def condition(self, Z: Floats, values: Floats) -> "GPPosterior":
         """The process that has also seen `values` (m,) at Z (m, d), by a block update: O(n^2 m)."""
         more = Points(Z)
@@ -229,6 +236,7 @@ class GPPosterior:
         corner = np.linalg.inv(S - left @ K.T)
         side = -corner @ left
         inverse = np.block([[self._inverse - left.T @ side, side.T], [side, corner]])
+        inverse = (inverse + inverse.T) / 2.0  # rounding errors of one update would otherwise grow in the next
         made = copy.copy(self)
         y = np.concatenate([self.y, values])
         made._given(self.points.joined(more), y, _Factored(inverse, math.nan))
@@ -273,7 +281,7 @@ class GPPosterior:
             self._slopes = Slopes(self.theta, self.points, self._words)
         k, by_z = self._slopes(z)
         weights = self._inverse @ k
-        active = 1.0 - float(np.isnan(z).mean()) if len(z) else 1.0
+        active = 1.0 - float(np.isnan(z).mean()) if len(z) else 0.0
         prior = math.exp(self.theta[PRODUCT]) + math.exp(self.theta[SUM]) * active
         variance = max(prior - float(k @ weights), _LEAST_VARIANCE)
         std = math.sqrt(variance)

@@ -48,6 +48,8 @@ class Points:
 
     def shares(self, d: int) -> Floats:
         """(n,): how much of the sum is active."""
+        if not d:
+            return np.zeros(len(self))
         return np.ones(len(self)) if self.present is None else self.present.sum(axis=1) / d
 
 
@@ -104,7 +106,7 @@ class Covariance:
         decay = np.exp(-s)
         self.product = math.exp(theta[PRODUCT]) * (1.0 + s + s * s / 3.0) * decay
         self.by_product = (5.0 / 3.0) * math.exp(theta[PRODUCT]) * (1.0 + s) * decay
-        self.weight = math.exp(theta[SUM]) / d
+        self.weight = math.exp(theta[SUM]) / max(d, 1)
         t = (_S5 * math.exp(-theta[C])) * scaled
         fade = np.exp(-t)
         if pairs.both is not None:

@@ -12,6 +12,7 @@ import numpy as np
 
 Floats = np.ndarray
 PRESSURES = (0.0, 1.0)
+_MOST = 1e100  # units: where users return the largest float for what failed, its square has to be finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,12 @@ class Outputs:
         unit = middle - float(losses.min())
         if unit <= 0.0:
             unit = float(losses.max()) - middle or 1.0
-        pressed = _pressed((losses - middle) / unit, pressure)
+        pressed = _pressed(_scaled(losses, middle, unit), pressure)
         return cls(pressure, middle, unit, float(pressed.mean()), float(pressed.std()) or 1.0)
 
     def __call__(self, losses: Floats) -> Floats:
         """losses (n,) -> (n,)."""
-        result: Floats = (_pressed((losses - self.middle) / self.unit, self.pressure) - self.mean) / self.std
+        result: Floats = (_pressed(_scaled(losses, self.middle, self.unit), self.pressure) - self.mean) / self.std
         return result
 
     def inverse(self, values: Floats) -> Floats:
@@ -47,13 +48,19 @@ class Outputs:
 
     def slope(self, losses: Floats) -> Floats:
         """Derivative at losses (n,): how errors shrink or grow."""
-        z = (losses - self.middle) / self.unit
+        z = _scaled(losses, self.middle, self.unit)
         result: Floats = 1.0 / ((1.0 + self.pressure * np.maximum(z, 0.0)) * self.unit * self.std)
         return result
 
     def log_jacobian(self, losses: Floats) -> float:
         """log |d values / d losses|, summed: what densities of different transforms are compared by."""
         return float(np.log(self.slope(losses)).sum())
+
+
+def _scaled(losses: Floats, middle: float, unit: float) -> Floats:
+    with np.errstate(over="ignore"):
+        result: Floats = np.clip((losses - middle) / unit, -_MOST, _MOST)
+    return result
 
 
 def _pressed(z: Floats, pressure: float) -> Floats:

@@ -1,0 +1,1 @@
+"""A zoo of real architectures with random weights, built as ONNX graphs in code: `python -m zoo FOLDER` from bench/."""

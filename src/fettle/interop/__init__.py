@@ -1,0 +1,1 @@
+"""Fettle's algorithms inside other tools; each file needs the package that it is named after."""

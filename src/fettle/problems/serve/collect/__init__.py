@@ -1,0 +1,1 @@
+"""Measuring many models over one space, as data that a search on a further model learns from."""
