@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Floats = np.ndarray
 _DOUBT = 0.5  # credit below which the prior is not asked
+_ALONE, _INSURED = 10, 3  # after so many trials the plain search has every third: a prior may be confident and wrong
 _TRIES = 10  # of the plain search, where it proposes what certainly fails
 _LEARNED_FROM = 200  # trials: of more, the best and the latest
 _NO_FAULT = ("lost", "nan")
@@ -147,7 +148,8 @@ class FewShotSearch:
         while len(made) < n:
             waiting = [*pending, *(p.params for p in made)]
             try:
-                one = None if self.model is None else self._one(self.model, waiting, rng)
+                insured = len(self._told) >= _ALONE and len(self._told) % _INSURED == 0
+                one = None if self.model is None or insured else self._one(self.model, waiting, rng)
                 made.append(one or self._plainly(number + len(made), waiting, rng))
             except Exhausted:
                 if not made:

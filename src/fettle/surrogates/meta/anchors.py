@@ -23,6 +23,7 @@ _GIVEN = 400  # points of one task that its process is given
 _LEARNED_TASKS, _LEARNED_POINTS = 6, 70
 _ROUNDS = 6
 _NOISE = 0.01  # of a task's deviation, as a share of its variance
+_KEPT = 20_000  # interpolated values
 _INTERPOLATED = 400  # anchors that values elsewhere are interpolated from
 
 
@@ -179,21 +180,35 @@ class Basis:
 
     def __init__(self, anchors: Anchors, words: Floats) -> None:
         self.anchors, self._words = anchors, words
-        self._index = {key: i for i, key in enumerate(keys(anchors.A))}
-        self._G = np.concatenate([anchors.mean[:, None], anchors.R.T], axis=1)
+        self._forget()
         self._some = np.linspace(0, len(anchors.A) - 1, min(len(anchors.A), _INTERPOLATED)).round().astype(int)
         self._solved: Floats | None = None  # cache
 
     def __call__(self, Z: Floats) -> Floats:
-        """Z (m, d) -> (m, 1 + T)."""
-        places = np.array([self._index.get(key, -1) for key in keys(Z)], int)
-        result: Floats = self._G[places]
-        if (off := places < 0).any():
-            given = Points(self.anchors.A[self._some])
+        """Z (m, d) -> (m, 1 + T). What was worked out once is kept: a finite space is asked for again and again."""
+        names = keys(Z)
+        new = list(dict.fromkeys(name for name in names if name not in self._index))
+        if new:
+            if len(self._G) + len(new) > len(self.anchors.A) + _KEPT:
+                self._forget()
+                new = list(dict.fromkeys(name for name in names if name not in self._index))
+            first = {name: i for i, name in reversed(list(enumerate(names)))}
+            values = self._interpolated(Z[[first[name] for name in new]])
+            self._index.update({name: len(self._G) + i for i, name in enumerate(new)})
+            self._G = np.concatenate([self._G, values])
+        result: Floats = self._G[[self._index[name] for name in names]]
+        return result
+
+    def _forget(self) -> None:
+        self._index = {key: i for i, key in enumerate(keys(self.anchors.A))}
+        self._G = np.concatenate([self.anchors.mean[:, None], self.anchors.R.T], axis=1)
+
+    def _interpolated(self, Z: Floats) -> Floats:
+        given = Points(self.anchors.A[self._some])
+        if self._solved is None:
             G = self._G[self._some]
-            middle = G.mean(axis=0)
-            if self._solved is None:
-                K = cross(self.anchors.theta, given, given, self._words) + _NOISE * np.eye(len(self._some))
-                self._solved = np.linalg.solve(K, G - middle)
-            result[off] = middle + cross(self.anchors.theta, Points(Z[off]), given, self._words) @ self._solved
+            self._middle = G.mean(axis=0)
+            K = cross(self.anchors.theta, given, given, self._words) + _NOISE * np.eye(len(self._some))
+            self._solved = np.linalg.solve(K, G - self._middle)
+        result: Floats = self._middle + cross(self.anchors.theta, Points(Z), given, self._words) @ self._solved
         return result
