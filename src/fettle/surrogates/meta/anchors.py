@@ -180,6 +180,8 @@ class Basis:
 
     def __init__(self, anchors: Anchors, words: Floats) -> None:
         self.anchors, self._words = anchors, words
+        self._index = dict[bytes, int]()
+        self._G = np.empty((0, 0))
         self._forget()
         self._some = np.linspace(0, len(anchors.A) - 1, min(len(anchors.A), _INTERPOLATED)).round().astype(int)
         self._solved: Floats | None = None  # cache
@@ -205,10 +207,10 @@ class Basis:
 
     def _interpolated(self, Z: Floats) -> Floats:
         given = Points(self.anchors.A[self._some])
+        G = self._G[self._some]
+        middle = G.mean(axis=0)
         if self._solved is None:
-            G = self._G[self._some]
-            self._middle = G.mean(axis=0)
             K = cross(self.anchors.theta, given, given, self._words) + _NOISE * np.eye(len(self._some))
-            self._solved = np.linalg.solve(K, G - self._middle)
-        result: Floats = self._middle + cross(self.anchors.theta, Points(Z), given, self._words) @ self._solved
+            self._solved = np.linalg.solve(K, G - middle)
+        result: Floats = middle + cross(self.anchors.theta, Points(Z), given, self._words) @ self._solved
         return result
