@@ -85,7 +85,7 @@ class FewShot:
         budget: int | None,
     ) -> "FewShotSearch":
         plain = GPBO().build(space, objectives, constraints, seed, budget)
-        return FewShotSearch(self.loaded(), plain, objectives, constraints)
+        return FewShotSearch(self.loaded(), plain, objectives, constraints, features=self.features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,10 @@ class FewShotSearch:
         plain: GaussianProcessSearch,
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
+        *,
+        features: Mapping[str, float] | None = None,
     ) -> None:
+        self._features = features
         self.plain, self.space = plain, plain.space
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
         self.model = model if model is not None and self._helps(model) else None
@@ -232,7 +235,7 @@ class FewShotSearch:
 
     def _fitted(self, model: MetaModel, metric: str, waiting: Sequence[Params]) -> Fitted:
         """Pending params count as if they had come out as expected (Ginsbourger et al. 2010)."""
-        scale, learned = model.scale(metric), model.of(metric)
+        scale, learned = model.scale(metric), model.of(metric, self._features)
         rows = [t for t in self._told.values() if metric in t.metrics and t.failed != 1.0 and not t.bound]
         y = forward(scale, np.array([t.metrics[metric] for t in rows]))
         known = np.isfinite(y)

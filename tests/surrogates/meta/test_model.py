@@ -162,3 +162,36 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     for name in ("text.npz", "other.npz", "absent.npz"):
         with pytest.raises(InvalidInput, match="no meta-model"):
             load(tmp_path / name)
+
+
+def featured(t: int, *, helpful: bool) -> Task:
+    """Two families: rates that rise with the batch, and rates that fall; `kind` tells them apart, or does not."""
+    rises = t % 2 == 0
+    rows = [(p, {"rate": float(p["batch"] if rises else 1.0 / p["batch"]) * (2.0 + t)}) for p in GRID]
+    return Task(f"t{t}", rows, features={"kind": 1.0 + 9.0 * (rises if helpful else t // 4), "size": 10.0 + t})
+
+
+@pytest.mark.parametrize("helpful", [True, False])
+def test_features_count_where_they_help(helpful: bool) -> None:
+    model = train([featured(t, helpful=helpful) for t in range(8)], SPACE)
+    X = model.knobs.encode(GRID)
+    nothing = np.empty((0, 2)), np.empty(0)
+    plain, told = (
+        model.of("rate", features).fit(*nothing, columns=model.knobs.columns).predict(X)[0]
+        for features in (None, {"kind": 10.0, "size": 11.0})
+    )
+    if helpful:
+        assert np.corrcoef(told, X[:, 0])[0, 1] > 0.99
+        assert np.ptp(told) > 5 * np.ptp(plain)
+    else:
+        np.testing.assert_array_equal(plain, told)
+
+
+def test_features_that_lack_a_name_are_left_aside() -> None:
+    model = train([featured(t, helpful=True) for t in range(8)], SPACE)
+    X = model.knobs.encode(GRID)
+    nothing = np.empty((0, 2)), np.empty(0)
+    for features in ({"size": 3.0}, {"kind": -1.0, "size": 3.0}):
+        fitted = model.of("rate", features).fit(*nothing, columns=model.knobs.columns)
+        plain = model.of("rate").fit(*nothing, columns=model.knobs.columns)
+        np.testing.assert_array_equal(fitted.predict(X)[0], plain.predict(X)[0])

@@ -52,7 +52,8 @@ def sample(X: Floats, y: Floats, *, own_unit: bool) -> Sample | None:
 @dataclass(frozen=True, slots=True)
 class Anchors:
     """A (M, d); mean (M,): mu; R (T, M): the tasks' deviations; levels, units (T,); theta (d + 4,): the kernel of
-    the deviations, with k(x, x) = 1; known (T, M): where the task was measured itself."""
+    the deviations, with k(x, x) = 1; known (T, M): where the task was measured itself; middle: how far the level of a
+    new task is expected from the mean of the levels."""
 
     A: Floats
     mean: Floats
@@ -61,6 +62,12 @@ class Anchors:
     units: Floats
     theta: Floats
     known: Floats
+    middle: float = 0.0
+
+    @property
+    def level(self) -> float:
+        """Where the level of a new task is expected."""
+        return float(self.levels.mean()) + self.middle
 
     @property
     def variance(self) -> float:

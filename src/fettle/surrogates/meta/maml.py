@@ -82,7 +82,9 @@ class Networks:
                 slope = slope - _RATE * network.hessian_product(before, X, y, slope)
         return slope, error
 
-    def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column]) -> "LearnedNetwork":
+    def restore(
+        self, arrays: Mapping[str, Floats], columns: Sequence[Column], shares: Floats | None
+    ) -> "LearnedNetwork":
         return LearnedNetwork(arrays["theta"], arrays["counts"], arrays["scale"], self.bonus)
 
 

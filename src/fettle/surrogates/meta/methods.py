@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from fettle.surrogates.meta.anchors import Anchors, Sample
 from fettle.surrogates.meta.ensembles import RGPE, Nearest, Parametric, Static
 from fettle.surrogates.meta.maml import Networks
 from fettle.surrogates.meta.prior_gp import Hyper, PriorGP
+from fettle.surrogates.meta.similarity import tilted
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -47,7 +48,9 @@ class Method(Protocol):
     def learn(
         self, samples: Sequence[Sample], anchors: Anchors, hyper: Hyper, columns: Sequence[Column], rng: "Generator"
     ) -> Arrays: ...
-    def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column]) -> Learned: ...
+    def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column], shares: Floats | None) -> Learned:
+        """shares (T,): how much each task counts by its features; None: all alike."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,13 @@ class OnAnchors:
             "hyper": np.array([hyper.noise, hyper.unit, hyper.unit_sd, hyper.fit, hyper.unlike]),
         }  # fmt: skip
 
-    def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column]) -> Learned:
+    def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column], shares: Floats | None) -> Learned:
         names = ("A", "mean", "R", "levels", "units", "theta", "known")
         noise, *rest = arrays["hyper"].tolist()
-        anchors = Anchors(*(arrays[name] for name in names))
+        parts: dict[str, Any] = {name: arrays[name] for name in names}
+        anchors = Anchors(**parts)
+        if shares is not None:
+            anchors = tilted(anchors, shares)
         return self.make(anchors, Hyper(arrays["weights"], noise, *rest), columns)
 
 

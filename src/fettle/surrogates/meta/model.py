@@ -18,6 +18,7 @@ from fettle.surrogates.meta.knobs import Knobs
 from fettle.surrogates.meta.methods import METHODS, Arrays, Learned
 from fettle.surrogates.meta.prior_gp import Hyper, left_out
 from fettle.surrogates.meta.scales import LINEAR, LOG, forward, possible
+from fettle.surrogates.meta.similarity import Features
 from fettle.surrogates.meta.tables import Table, tabulated
 from fettle.surrogates.meta.task import Task
 from fettle.surrogates.task_feasibility import TaskFeasibility
@@ -33,7 +34,7 @@ class MetaModel:
 
     head: Mapping[str, Any]
     arrays: Mapping[str, Floats]
-    _learned: dict[str, Learned] = field(default_factory=dict, compare=False, repr=False)  # cache
+    _learned: dict[Any, Learned] = field(default_factory=dict, compare=False, repr=False)  # cache
 
     @property
     def method(self) -> str:
@@ -54,13 +55,23 @@ class MetaModel:
     def scale(self, metric: str) -> str:
         return str(self.head["scales"][metric])
 
-    def of(self, metric: str) -> Learned:
-        """What was learned of a metric."""
-        if metric not in self._learned:
+    def of(self, metric: str, features: Mapping[str, float] | None = None) -> Learned:
+        """What was learned of a metric, for a task with such features."""
+        key = metric, None if features is None else tuple(sorted(features.items()))
+        if key not in self._learned:
             prefix = f"{self.metrics.index(metric)}/"
             own = {name.removeprefix(prefix): a for name, a in self.arrays.items() if name.startswith(prefix)}
-            self._learned[metric] = METHODS[self.method].restore(own, self.knobs.columns)
-        return self._learned[metric]
+            shares = self._shares(own, features)
+            self._learned[key] = METHODS[self.method].restore(own, self.knobs.columns, shares)
+        return self._learned[key]
+
+    def _shares(self, own: Mapping[str, Floats], features: Mapping[str, float] | None) -> Floats | None:
+        bandwidth = float(own["bandwidth"][0])
+        if not bandwidth or self.head["features"] is None:
+            return None
+        known = Features.from_json(self.head["features"])
+        place = known.place(features)
+        return None if place is None else known.weights(place, own["tasks"].astype(int).tolist(), bandwidth)
 
     @property
     def feasibility(self) -> TaskFeasibility:
@@ -117,10 +128,11 @@ def train(tasks: Sequence[Task], space: Space, *, method: str = "auto", seed: in
     if name not in METHODS:
         raise InvalidInput(f"unknown method {method!r}", f"known: auto, {', '.join(METHODS)}")
     knobs, tables = tabulated(tasks, space)
+    features = Features.of([task.features for task in tasks])
     scales, arrays = dict[str, str](), dict[str, Floats]()
     for metric in sorted({metric for table in tables for metric in table.y}):
         rng = np.random.default_rng([seed, len(scales)])
-        found = _metric(name, metric, tables, knobs, rng)
+        found = _metric(name, metric, tables, knobs, features, rng)
         if found is not None:
             arrays |= {f"{len(scales)}/{key}": array for key, array in found[1].items()}
             scales[metric] = found[0]
@@ -135,6 +147,7 @@ def train(tasks: Sequence[Task], space: Space, *, method: str = "auto", seed: in
         "tasks": [table.name for table in tables],
         "knobs": knobs.to_json(),
         "scales": scales,
+        "features": None if features is None else features.to_json(),
         "seed": seed,
     }
     return MetaModel(head, {k: a.astype(np.float32).astype(float) if _rounded(k) else a for k, a in arrays.items()})
@@ -146,21 +159,30 @@ def _rounded(name: str) -> bool:
 
 
 def _metric(
-    name: str, metric: str, tables: Sequence[Table], knobs: Knobs, rng: np.random.Generator
+    name: str,
+    metric: str,
+    tables: Sequence[Table],
+    knobs: Knobs,
+    features: Features | None,
+    rng: np.random.Generator,
 ) -> tuple[str, Arrays] | None:
     """Scale and arrays of one metric; None where no task has it twice."""
-    best: tuple[str, list[Sample], Anchors, Hyper] | None = None
+    best: tuple[str, dict[int, Sample], Anchors, Hyper] | None = None
     for scale in possible([table.y[metric] for table in tables if metric in table.y]):
-        tried = (
-            sample(table.X, forward(scale, table.y[metric]), own_unit=scale == LINEAR)
-            for table in tables
-            if metric in table.y
-        )
-        samples = [one for one in tried if one is not None]
+        samples = {}
+        for t, table in enumerate(tables):
+            figures = forward(scale, table.y[metric]) if metric in table.y else np.empty(0)
+            if len(figures) and (one := sample(table.X, figures, own_unit=scale == LINEAR)) is not None:
+                samples[t] = one
         if not samples:
             return None
-        anchors = learned(samples, knobs.columns, rng)
+        anchors = learned(list(samples.values()), knobs.columns, rng)
         hyper = left_out(anchors, knobs.columns, rng, log=scale == LOG)
         if best is None or hyper.fit > best[3].fit + _CLEARER:
             best = (scale, samples, anchors, hyper)
-    return None if best is None else (best[0], METHODS[name].learn(*best[1:], knobs.columns, rng))
+    if best is None:
+        return None
+    scale, samples, anchors, hyper = best
+    arrays = METHODS[name].learn(list(samples.values()), anchors, hyper, knobs.columns, rng)
+    near = 0.0 if features is None or len(samples) < 3 else features.bandwidth(anchors, list(samples))
+    return scale, {**arrays, "tasks": np.array(list(samples), float), "bandwidth": np.array([near])}

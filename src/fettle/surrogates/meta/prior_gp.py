@@ -173,7 +173,7 @@ class PriorPosterior:
         self._total = float(prior.anchors.mean.var()) + variance
         self.unit = self._unit(y)
         self.noise = self.unit * float(np.sqrt(prior.hyper.noise * variance))
-        self._level = float(prior.anchors.levels.mean())
+        self._level = prior.anchors.level
         self._mixed(y)
 
     def _unit(self, y: Floats) -> float:
