@@ -141,6 +141,20 @@ def search_cost(rows: Rows) -> Iterator[str]:
     yield "![CPU per ask and tell against told trials](results/search_cost.svg)"
 
 
+def fewshot(rows: Rows) -> Iterator[str]:
+    """Geometric mean of samples to 90 and 95 % of the best option; regret: mean of samples 1 to 20."""
+    yield "One model left out at a time; a bound: latency or time per token under several limits."
+    yield ""
+    yield "| table | bound | method | samples to 90 / 95 % | most to 90 % | mean regret | after 5 / 10 / 20 | ms per ask | runs |"
+    yield "|" + " --- |" * 9
+    for row in rows:
+        cost, after = f"{row['to90']:.2f} / {row['to95']:.2f}", " / ".join(f"{r:.1%}" for r in row["at"].values())
+        yield (
+            f"| {row['set']} | {row['bound']} | {row['method']} | {cost} | {row['most90']} | {row['regret']:.1%} | {after} "
+            f"| {row['ms']:.1f} | {row['runs']} |"
+        )
+
+
 SECTIONS: tuple[tuple[str, str, str, Callable[[Rows], Iterator[str]]], ...] = (
     ("core", "The core", "python bench/core.py", core),
     ("kills", "SIGKILLs at random", "python bench/kills.py", kills),
@@ -148,6 +162,7 @@ SECTIONS: tuple[tuple[str, str, str, Callable[[Rows], Iterator[str]]], ...] = (
     ("rate_search", "The rate search on simulated servers", "python bench/rate_search.py", rate_search),
     ("serve", "What `fettle serve` finds, and whether its prediction holds", "python bench/serve.py", serve),
     ("search", "Search algorithms and their peers", "python bench/search.py, then bench/compare.py --land", search),
+    ("fewshot", "Few-shot search", "python bench/fewshot.py", fewshot),
     ("search_cost", "What a suggestion costs", "python bench/search_cost.py", search_cost),
 )
 

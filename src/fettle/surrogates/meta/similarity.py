@@ -35,11 +35,11 @@ class Features:
         if not names or len(given) < 3:
             return None
         X = np.array([[(one or {})[name] for name in names] for one in given])
-        log = (X > 0.0).all(axis=0)
+        log: Floats = (X > 0.0).all(axis=0)
         X = np.where(log, np.log(np.where(log, X, 1.0)), X)
         middle, spread = X.mean(axis=0), X.std(axis=0)
         spread[spread == 0.0] = 1.0
-        return cls(tuple(names), tuple(bool(one) for one in log), middle, spread, (X - middle) / spread)
+        return cls(tuple(names), tuple(bool(log[j]) for j in range(len(names))), middle, spread, (X - middle) / spread)
 
     def place(self, features: Mapping[str, float] | None) -> Floats | None:
         """(q,): where a new task stands; None where one of the names is missing, or of no logarithm."""
