@@ -35,7 +35,7 @@ class Features:
         if not names or len(given) < 3:
             return None
         X = np.array([[(one or {})[name] for name in names] for one in given])
-        log: Floats = (X > 0.0).all(axis=0)
+        log: Floats = np.min(X, axis=0) > 0.0
         X = np.where(log, np.log(np.where(log, X, 1.0)), X)
         middle, spread = X.mean(axis=0), X.std(axis=0)
         spread[spread == 0.0] = 1.0
