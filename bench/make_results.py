@@ -145,7 +145,7 @@ def fewshot(rows: Rows) -> Iterator[str]:
     """Geometric mean of samples to 90 and 95 % of the best option; regret: mean of samples 1 to 20."""
     yield "One model left out at a time; a bound: latency or time per token under several limits."
     yield ""
-    yield "| table | bound | method | to 90 / 95 % | most to 90 % | mean regret | after 5 / 10 / 20 | ms per ask | runs |"
+    yield "| table | bound | method | to 90 / 95 % | most to 90 | mean regret | after 5 / 10 / 20 | ms / ask | runs |"
     yield "|" + " --- |" * 9
     for row in rows:
         cost, after = f"{row['to90']:.2f} / {row['to95']:.2f}", " / ".join(f"{r:.1%}" for r in row["at"].values())

@@ -17,6 +17,7 @@ _MOST = 400  # rows of a task that are looked at
 _WRONG = 0.1  # chance that a task which is like this one still differs at a point
 _GUESS = 0.25  # chance of failure beside a point that went well, and of success beside one that failed
 CERTAIN = -1e9  # log-probability of success where a failure is certain
+_EQUAL = 1e-10  # squared distance of points that are the same
 UP, DOWN, FREE, FIXED = 1.0, -1.0, 0.0, 2.0
 
 
@@ -67,12 +68,12 @@ class TaskFeasibility:
         rows = []
         for t in np.unique(self.task):
             X, failed = self.X[self.task == t], self.failed[self.task == t] > 0.0
-            gap = np.nansum(np.abs(Z[:, None, :] - X[None, :, :]), axis=2)
+            gap = _squares(Z, X)
             near = np.argmin(gap, axis=1)
             chance = np.where(failed[near], _GUESS, 1.0 - _GUESS)
             chance[self.needs(X[~failed], Z).any(axis=0)] = 1.0
             chance[self.needs(Z, X[failed]).any(axis=1)] = 0.0
-            exact = gap[np.arange(len(Z)), near] < 1e-9
+            exact = gap[np.arange(len(Z)), near] < _EQUAL
             chance[exact] = 1.0 - failed[near[exact]]
             rows.append(chance)
         return np.array(rows)
@@ -123,14 +124,24 @@ class TaskFeasibility:
         return result
 
 
+def _squares(A: Floats, B: Floats) -> Floats:
+    """(a, b): squared distances, what is absent in the middle."""
+    A, B = np.nan_to_num(A, nan=0.5), np.nan_to_num(B, nan=0.5)
+    result: Floats = (A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1) - 2.0 * A @ B.T
+    return result
+
+
 def _needs(A: Floats, B: Floats, directions: Floats) -> Floats:
     more = np.ones((len(A), len(B)), bool)
     for j, direction in enumerate(directions):
-        a, b = A[:, None, j], B[None, :, j]
         if direction == FREE:
             continue
-        same = (np.abs(a - b) < 1e-9) | (np.isnan(a) & np.isnan(b))
-        more &= same if direction == FIXED else same | (direction * (a - b) > 0.0)
+        off = A[:, None, j] - B[None, :, j]
+        holds = np.abs(off) < 1e-9 if direction == FIXED else direction * off > -1e-9
+        absent = np.isnan(A[:, j]), np.isnan(B[:, j])
+        if absent[0].any() and absent[1].any():
+            holds |= absent[0][:, None] & absent[1]
+        more &= holds
     return more
 
 
