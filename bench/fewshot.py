@@ -172,8 +172,8 @@ def land(options: argparse.Namespace) -> None:
             part = [r for r in found if (r["label"] not in ("", "none")) == (label == "bound")]
             for method in METHODS:
                 mine = [r for r in part if r["method"] == method]
-                if not mine:
-                    continue
+                if len({r["case"] for r in mine}) < len({r["case"] for r in part}):
+                    continue  # not all cases are there yet
                 cost = {q: geometric([r[f"to{q}"] or r["n"] + 1 for r in mine]) for q in (90, 95)}
                 at = {n: float(np.mean([r["at"][n] for r in mine])) for n in ("5", "10", "20")}
                 rows.append({
