@@ -150,6 +150,18 @@ def serve_replay(rows: Rows) -> Iterator[str]:
         yield f"| {row['trials']} | {row['algorithm']} | {figures} | {p} |"
 
 
+def fewshot(rows: Rows) -> Iterator[str]:
+    """Geometric mean of samples to 90 and 95 % of the best option; regret: mean of samples 1 to 20."""
+    yield "One model left out at a time; a bound: latency or time per token under several limits."
+    yield ""
+    yield "| table | bound | method | to 90 / 95 % | most to 90 | mean regret | after 5 / 10 / 20 | ms / ask | runs |"
+    yield "|" + " --- |" * 9
+    for row in rows:
+        cost, after = f"{row['to90']:.2f} / {row['to95']:.2f}", " / ".join(f"{r:.1%}" for r in row["at"].values())
+        what = f"| {row['set']} | {row['bound']} | {row['method']} | {cost} | {row['most90']} | {row['regret']:.1%} "
+        yield f"{what}| {after} | {row['ms']:.1f} | {row['runs']} |"
+
+
 SECTIONS: tuple[tuple[str, str, str, Callable[[Rows], Iterator[str]]], ...] = (
     ("core", "The core", "python bench/core.py", core),
     ("kills", "SIGKILLs at random", "python bench/kills.py", kills),
@@ -163,6 +175,7 @@ SECTIONS: tuple[tuple[str, str, str, Callable[[Rows], Iterator[str]]], ...] = (
         "python bench/serve_table.py",
         serve_replay,
     ),
+    ("fewshot", "Few-shot search", "python bench/fewshot.py", fewshot),
     ("search_cost", "What a suggestion costs", "python bench/search_cost.py", search_cost),
 )
 

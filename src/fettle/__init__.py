@@ -17,6 +17,7 @@ _HOME = {
     "Evolution": "algorithms.evolution",
     "Exhausted": "core.errors",
     "FettleError": "core.errors",
+    "FewShot": "algorithms.fewshot",
     "Float": "core.space",
     "Grid": "algorithms.grid",
     "Int": "core.space",
@@ -40,7 +41,9 @@ _HOME = {
     "serve": "api",
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604 (names resolve lazily)
+_MODULES = {"meta": "surrogates.meta"}  # public under a shorter name
+
+__all__ = [*_HOME, *_MODULES, "__version__"]  # noqa: PLE0604 (names resolve lazily)
 
 
 def __getattr__(name: str) -> Any:
@@ -48,6 +51,9 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"fettle.{_HOME[name]}"), name)
         globals()[name] = value
         return value
+    if name in _MODULES:
+        module = globals()[name] = importlib.import_module(f"fettle.{_MODULES[name]}")
+        return module
     raise AttributeError(f"module 'fettle' has no attribute {name!r}")
 
 

@@ -15,6 +15,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
         "boxed": "fettle.algorithms.boxed:Boxed",
         "cmaes": "fettle.algorithms.cmaes:CMAES",
         "evolution": "fettle.algorithms.evolution:Evolution",
+        "fewshot": "fettle.algorithms.fewshot:FewShot",
         "gp_bo": "fettle.algorithms.gp_bo:GPBO",
         "grid": "fettle.algorithms.grid:Grid",
         "nsga2": "fettle.algorithms.nsga2:NSGA2",

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 from fettle import registry
 from fettle.core import answer as answers
 from fettle.core.errors import Exhausted, InvalidInput, StudyMismatch, TurnExpired
-from fettle.core.protocols import Journal, Recommender, Storage, Turn
+from fettle.core.protocols import Journal, Kept, Recommender, Storage, Turn
 from fettle.core.result import missing, reported, result
 from fettle.core.space import Space
 from fettle.core.trial import Constraint, Estimate, Event, Objective, Params, Trial, TrialLog
@@ -55,6 +55,9 @@ class Study:
         self._one_by_one = scheduler is not None  # each start of a batch is assigned with those before it in the log
         self.storage = open_storage(storage)
         self.name = name if name is not None else _free_name(self.storage)
+        if isinstance(algorithm, Kept):
+            self.storage.open(self.name, create=True)  # a study has a folder once it exists
+            algorithm = algorithm.kept_in(self.storage.folder(self.name))
         record = {
             "name": self.name,
             "space": space.to_json(),

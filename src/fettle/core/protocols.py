@@ -41,6 +41,15 @@ class Algorithm(Protocol):
         ...
 
 
+@runtime_checkable
+class Kept(Protocol):
+    """Settings with a large part, such as a meta-model, which goes into the study's folder."""
+
+    def kept_in(self, folder: Path) -> "AlgorithmSettings":
+        """Writes that part, named by its content, and returns the settings that refer to it: plain JSON."""
+        ...
+
+
 class AlgorithmSettings(Protocol):
     """Frozen settings; `fettle.Study` builds the algorithm from them."""
 

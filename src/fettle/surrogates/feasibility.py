@@ -1,4 +1,4 @@
-"""Where trials fail: one latent Gaussian process for each failure class, and the chance that none of them strikes.
+"""Where trials fail: one latent Gaussian process for each failure class, and what earlier tasks tell of it.
 
 The latent function is regressed on -1 (went well) and +1 (failed this way), and squashed (least-squares
 classification; Rasmussen & Williams 2006, section 6.5). One or two failures are enough to keep a search away from

@@ -1,0 +1,188 @@
+"""A trained meta-model: every metric of the tasks and feasibility, each learned on its own; saved without pickle."""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fettle.core.errors import InvalidInput
+from fettle.core.space import Space
+from fettle.surrogates.meta.anchors import Anchors, Sample, learned, sample
+from fettle.surrogates.meta.knobs import Knobs
+from fettle.surrogates.meta.methods import METHODS, Arrays, Learned
+from fettle.surrogates.meta.prior_gp import Hyper, left_out
+from fettle.surrogates.meta.scales import LINEAR, LOG, forward, possible
+from fettle.surrogates.meta.similarity import Features
+from fettle.surrogates.meta.tables import Table, tabulated
+from fettle.surrogates.meta.task import Task
+from fettle.surrogates.task_feasibility import TaskFeasibility
+
+Floats = np.ndarray
+FORMAT = 1
+_CLEARER = 0.25  # log-density per figure by which another scale than the logarithm has to be better
+
+
+@dataclass(frozen=True, slots=True)
+class MetaModel:
+    """head: the JSON part (format, method, tasks, knobs, scale of each metric). arrays: "metric's index/name" -> it."""
+
+    head: Mapping[str, Any]
+    arrays: Mapping[str, Floats]
+    _learned: dict[Any, Learned] = field(default_factory=dict, compare=False, repr=False)  # cache
+
+    @property
+    def method(self) -> str:
+        return str(self.head["method"])
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(self.head["tasks"])
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(self.head["scales"])
+
+    @property
+    def knobs(self) -> Knobs:
+        return Knobs.from_json(self.head["knobs"])
+
+    def scale(self, metric: str) -> str:
+        return str(self.head["scales"][metric])
+
+    def of(self, metric: str, features: Mapping[str, float] | None = None) -> Learned:
+        """What was learned of a metric, for a task with such features."""
+        key = metric, None if features is None else tuple(sorted(features.items()))
+        if key not in self._learned:
+            prefix = f"{self.metrics.index(metric)}/"
+            own = {name.removeprefix(prefix): a for name, a in self.arrays.items() if name.startswith(prefix)}
+            shares = self._shares(own, features)
+            self._learned[key] = METHODS[self.method].restore(own, self.knobs.columns, shares)
+        return self._learned[key]
+
+    def _shares(self, own: Mapping[str, Floats], features: Mapping[str, float] | None) -> Floats | None:
+        bandwidth = float(own["bandwidth"][0])
+        if not bandwidth or self.head["features"] is None:
+            return None
+        known = Features.from_json(self.head["features"])
+        place = known.place(features)
+        return None if place is None else known.weights(place, own["tasks"].astype(int).tolist(), bandwidth)
+
+    @property
+    def feasibility(self) -> TaskFeasibility:
+        return TaskFeasibility.from_arrays(
+            {name.removeprefix("feasibility/"): a for name, a in self.arrays.items() if name.startswith("feasibility/")}
+        )
+
+    # -- files ----------------------------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """A compressed .npz, the same for the same content."""
+        out = io.BytesIO()
+        parts = {"head": np.frombuffer(json.dumps(self.head, sort_keys=True).encode(), np.uint8), **self.arrays}
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in sorted(parts.items()):
+                buffer = io.BytesIO()
+                small = array.astype(np.float32) if _rounded(name) else array
+                np.lib.format.write_array(buffer, np.ascontiguousarray(small), allow_pickle=False)
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
+        return out.getvalue()
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one file; `fettle.meta.load` reads it."""
+        path = Path(path)
+        path.write_bytes(self.to_bytes())
+        return path
+
+
+def load(path: str | Path) -> MetaModel:
+    """The model of a file that `save` wrote. Raises InvalidInput."""
+    try:
+        with np.load(Path(path), allow_pickle=False) as stored:
+            parts = {name: stored[name] for name in stored.files}
+        head = json.loads(bytes(parts.pop("head")))
+        known = head["format"] == FORMAT
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"{path} is no meta-model: {error}", "give a file that model.save(path) wrote") from error
+    if not known:
+        raise InvalidInput(f"{path} has format {head['format']}, this version reads {FORMAT}", "train it again")
+    arrays = {name: a.astype(float) if a.dtype == np.float32 else a for name, a in parts.items()}
+    return MetaModel(head, arrays)
+
+
+def train(tasks: Sequence[Task], space: Space, *, method: str = "auto", seed: int = 0) -> MetaModel:
+    """Learns every metric that at least one task has twice, and where tasks fail, over the knobs of `space`.
+
+    method: one of METHODS; "auto" is "prior_gp". Raises InvalidInput.
+    """
+    name = "prior_gp" if method == "auto" else method
+    if name not in METHODS:
+        raise InvalidInput(f"unknown method {method!r}", f"known: auto, {', '.join(METHODS)}")
+    knobs, tables = tabulated(tasks, space)
+    features = Features.of([task.features for task in tasks])
+    scales, arrays = dict[str, str](), dict[str, Floats]()
+    for metric in sorted({metric for table in tables for metric in table.y}):
+        rng = np.random.default_rng([seed, len(scales)])
+        found = _metric(name, metric, tables, knobs, features, rng)
+        if found is not None:
+            arrays |= {f"{len(scales)}/{key}": array for key, array in found[1].items()}
+            scales[metric] = found[0]
+    if not scales:
+        raise InvalidInput("no metric was measured twice in any task", "give tasks with at least two measured rows")
+    choices = np.array([len(k.choices) if k.kind == "word" else 0 for k in knobs.knobs], float)
+    failures = TaskFeasibility.of([(t.X, t.failed) for t in tables], choices, np.random.default_rng(seed))
+    arrays |= {f"feasibility/{key}": array for key, array in failures.to_arrays().items()}
+    head = {
+        "format": FORMAT,
+        "method": name,
+        "tasks": [table.name for table in tables],
+        "knobs": knobs.to_json(),
+        "scales": scales,
+        "features": None if features is None else features.to_json(),
+        "seed": seed,
+    }
+    return MetaModel(head, {k: a.astype(np.float32).astype(float) if _rounded(k) else a for k, a in arrays.items()})
+
+
+def _rounded(name: str) -> bool:
+    """Large arrays of figures are kept in single precision; places of points are not, as they are looked up."""
+    return name.endswith(("/R", "/theta", "/demands"))
+
+
+def _metric(
+    name: str,
+    metric: str,
+    tables: Sequence[Table],
+    knobs: Knobs,
+    features: Features | None,
+    rng: np.random.Generator,
+) -> tuple[str, Arrays] | None:
+    """Scale and arrays of one metric; None where no task has it twice."""
+    best: tuple[str, dict[int, Sample], Anchors, Hyper] | None = None
+    for scale in possible([table.y[metric] for table in tables if metric in table.y]):
+        samples = {}
+        for t, table in enumerate(tables):
+            figures = forward(scale, table.y[metric]) if metric in table.y else np.empty(0)
+            if len(figures) and (one := sample(table.X, figures, own_unit=scale == LINEAR)) is not None:
+                samples[t] = one
+        if not samples:
+            return None
+        anchors = learned(list(samples.values()), knobs.columns, rng)
+        hyper = left_out(anchors, knobs.columns, rng, log=scale == LOG)
+        if best is None or hyper.fit > best[3].fit + _CLEARER:
+            best = (scale, samples, anchors, hyper)
+    if best is None:
+        return None
+    scale, samples, anchors, hyper = best
+    arrays = METHODS[name].learn(list(samples.values()), anchors, hyper, knobs.columns, rng)
+    near = 0.0 if features is None or len(samples) < 3 else features.bandwidth(anchors, list(samples))
+    return scale, {**arrays, "tasks": np.array(list(samples), float), "bandwidth": np.array([near])}
