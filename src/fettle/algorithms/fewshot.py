@@ -27,6 +27,7 @@ from fettle.surrogates.meta.methods import Fitted
 from fettle.surrogates.meta.model import MetaModel, load
 from fettle.surrogates.meta.scales import LOG, backward, forward
 from fettle.surrogates.task_feasibility import CERTAIN
+from fettle.surrogates.threads import on_one_thread
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -143,9 +144,11 @@ class FewShotSearch:
         views = self._feasibility.views(x[None, : self._known])[:, 0]
         self._told[trial.number] = _Told(trial.params, x, outcome.metrics, failed, bound, feasible and not bound, views)
 
+    @on_one_thread
     def recommend(self, log: TrialLog) -> int | None:
         return self.plain.recommend(log)
 
+    @on_one_thread
     def ask(self, n: int, number: int, pending: Sequence[Params], rng: "Generator") -> list[Proposal]:
         made: list[Proposal] = []
         while len(made) < n:

@@ -8,7 +8,7 @@ import click
 from fettle.registry import BUILTIN
 
 STORAGE = "fettle.db"
-_ALGORITHMS = [name for name in BUILTIN["algorithms"] if name != "boxed"]  # that one needs settings
+_ALGORITHMS = [name for name in BUILTIN["algorithms"] if name not in ("boxed", "fewshot")]  # these need settings
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
