@@ -15,8 +15,11 @@ from fettle.core.errors import Exhausted, InvalidInput
 from fettle.core.space import Space
 from fettle.core.trial import Constraint, Objective, State, Trial, outcome
 from fettle.surrogates.meta import MetaModel, Task, train
-from fettle.surrogates.meta.methods import METHODS
+from fettle.surrogates.meta.methods import METHODS as ALL_METHODS
 from fettle.testing import algorithms as suite
+
+# second-order MAML trains for half a minute
+METHODS = [pytest.param(name, marks=pytest.mark.slow) if name == "maml" else name for name in ALL_METHODS]
 
 SPACE = Space(batch=fettle.Int(1, 256, log=True), workers=fettle.Int(1, 8), mode=fettle.Categorical(["a", "b"]))
 GRID = [
@@ -79,7 +82,7 @@ def searched(
     return shares, tried
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("check", suite.CHECKS, ids=lambda check: check.__name__)
 def test_conformance_with_a_model_of_another_space(check: suite.Check, tmp_path: Path) -> None:
     """Knobs in common with the suite's spaces, some that they lack, and words that the tasks never saw."""
