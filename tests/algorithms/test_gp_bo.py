@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 from gp_runs import BOX, LOSS, TREE, WORDS, ask, bowl, build, run, tell
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, wilcoxon
 
 from fettle.algorithms.gp_bo import GPBO
 from fettle.core.protocols import Proposal
@@ -72,13 +72,13 @@ def test_the_answer_under_noise_is_not_the_luckiest_trial() -> None:
     """By their true losses: what it recommends, beside the lowest figure of the same trials."""
     space = Space(x=Float(0, 1), y=Float(0, 1))
     named, lucky = [], []
-    for seed in range(12):
+    for seed in range(20):
         algorithm, noise = build(space, seed=seed, budget=30, again=0), np.random.default_rng([9, seed])
         log = TrialLog(LOSS)
         for number in range(30):
             params = ask(algorithm, number, seed=seed)[0].params
             log.append(Event("started", number, {"params": params}, 0.0))
-            told = {"state": "complete", "metrics": {"loss": bowl(params) + 0.2 * float(noise.standard_normal())}}
+            told = {"state": "complete", "metrics": {"loss": bowl(params) + 0.1 * float(noise.standard_normal())}}
             trial = log.append(Event("told", number, told, 0.0))
             assert trial is not None
             algorithm.tell(trial, log.outcome(trial))
@@ -86,7 +86,7 @@ def test_the_answer_under_noise_is_not_the_luckiest_trial() -> None:
         assert best is not None and log.incumbent is not None
         named.append(bowl(log.trials[best].params))
         lucky.append(bowl(log.incumbent.params))
-    assert np.mean(named) < 0.8 * np.mean(lucky) and np.median(named) < 0.05
+    assert wilcoxon(named, lucky, alternative="less").pvalue < 0.01 and np.median(named) < 0.02
 
 
 def test_without_noise_it_recommends_nothing_of_its_own() -> None:
