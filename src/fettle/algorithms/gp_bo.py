@@ -50,6 +50,7 @@ class GPBO:
     initial: int = 5
     cost: str = ""
     again: int = 8
+    warp: bool = False
 
     def __post_init__(self) -> None:
         if self.acquisition not in NAMES or not self.weight >= 0.0 or self.initial < 2 or self.again < 0:
@@ -95,7 +96,7 @@ class GaussianProcessSearch:
         self.cube = Cube(self.space)
         self._used = Used(self.space)
         self._first = QuasiRandom(self.space, seed)
-        self._fits = Fits(GP(), self.space.columns)
+        self._fits = Fits(GP(), self.space.columns, settings.warp)
         self._prior = UserPrior(self.space)
         self._belief: tuple[Arrays, Belief] | None = None  # cache
         self._scout = Scout(self.cube, seed, budget, several=len(history.objectives) > 1)

@@ -18,6 +18,7 @@ from fettle.surrogates.kernel import (
     NOISE,
     PRODUCT,
     SUM,
+    Covariance,
     Floats,
     Pairs,
     Points,
@@ -25,6 +26,7 @@ from fettle.surrogates.kernel import (
     cross,
     unordered,
 )
+from fettle.surrogates.warping import MOST, Warp, warpable
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -41,6 +43,7 @@ class GP:
 
     length: median length scale per square root of the dimension; word: that of unordered values, whose distance is
     1. own, common: sd of the logarithm of a length, on its own and together with all others. noise: median variance.
+    steps: of learning. bend: sd of the strength of a warp.
     """
 
     length: float = 0.2
@@ -49,6 +52,7 @@ class GP:
     common: float = 0.3
     noise: float = 0.1
     steps: int = 20
+    bend: float = 2.0
 
     def learn(
         self,
@@ -76,6 +80,37 @@ class GP:
         theta: Floats = found.x
         return theta, -float(found.fun)
 
+    def learn_warp(
+        self, X: Floats, y: Floats, columns: Sequence[Column], noise: Floats | float, start: Floats
+    ) -> tuple[Floats, Warp, float]:
+        """theta and a warp of the inputs, learned together from theta `start` and none -> theta (d + 4,) for warped
+        inputs, the warp, and log p(y, theta, warp), which equals `learn`'s log p(y, theta) for the warp that is none."""
+        from scipy.optimize import minimize
+
+        prior, words, m = _Prior.of(self, columns), unordered(columns), len(start)
+        reach = MOST * warpable(columns)
+
+        def loss(both: Floats) -> tuple[float, Floats]:
+            theta, warp = both[:m], Warp(both[m:])
+            pairs = Pairs.of(Points(warp(X)), words)
+            solved = _solved(theta, pairs.covariance(theta), y, noise)
+            if solved is None:
+                return 1e10, np.zeros_like(both)
+            value, slope = solved.loss(prior)
+            rates = np.nan_to_num(warp.by_strength(X))
+            off = warp.strengths / self.bend**2
+            return value + 0.5 * float(off @ warp.strengths), np.concatenate([slope, solved.by_points(rates) + off])
+
+        found = minimize(
+            loss,
+            np.concatenate([start, np.zeros(len(columns))]),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[*prior.bounds, *zip((-reach).tolist(), reach.tolist(), strict=True)],
+            options={"maxiter": self.steps},
+        )
+        return found.x[:m], Warp(found.x[m:]), -float(found.fun)
+
     def spread(
         self, theta: Floats, X: Floats, y: Floats, columns: Sequence[Column], noise: Floats | float = 0.0
     ) -> Floats:
@@ -92,10 +127,16 @@ class GP:
         return result
 
     def posterior(
-        self, theta: Floats, X: Floats, y: Floats, columns: Sequence[Column], noise: Floats | float = 0.0
+        self,
+        theta: Floats,
+        X: Floats,
+        y: Floats,
+        columns: Sequence[Column],
+        noise: Floats | float = 0.0,
+        warp: Warp | None = None,
     ) -> "GPPosterior":
-        """The process with these hyper-parameters, given X (n, d) and y (n,)."""
-        return GPPosterior(theta, Points(X), y, unordered(columns), noise)
+        """The process with these hyper-parameters, given X (n, d) and y (n,). warp: theta is of inputs warped by it."""
+        return GPPosterior(theta, X, y, unordered(columns), noise, warp)
 
     def fit(
         self,
@@ -162,16 +203,39 @@ class _Prior:
 
 def _loss(theta: Floats, prior: _Prior, pairs: Pairs, y: Floats, noise: Floats | float) -> tuple[float, Floats]:
     """-log p(y, theta) and its gradient; the constant mean is the generalised least squares one."""
-    covariance = pairs.covariance(theta)
+    solved = _solved(theta, pairs.covariance(theta), y, noise)
+    return (1e10, np.zeros_like(theta)) if solved is None else solved.loss(prior)
+
+
+@dataclass(slots=True)
+class _Solved:
+    """Losses y under one theta. fit: -log p(y); W (n, n): its derivative by the covariance, times 2."""
+
+    covariance: Covariance
+    fit: float
+    W: Floats
+
+    def loss(self, prior: _Prior) -> tuple[float, Floats]:
+        """-log p(y, theta) and its gradient."""
+        theta = self.covariance.theta
+        gradient = self.covariance.gradient(self.W)
+        gradient[NOISE] *= math.exp(theta[NOISE])
+        penalty, its_gradient = prior(theta)
+        return self.fit + penalty, gradient + its_gradient
+
+    def by_points(self, rates: Floats) -> Floats:
+        """(d,): derivative of `fit` when the points' coordinates change at rates (n, d)."""
+        return self.covariance.moved(self.W, rates)
+
+
+def _solved(theta: Floats, covariance: Covariance, y: Floats, noise: Floats | float) -> _Solved | None:
     factored = _Factored.of(covariance.K, theta, noise)
     if factored is None:
-        return 1e10, np.zeros_like(theta)
+        return None
     residual = y - factored.mean(y)
     alpha = factored.inverse @ residual
-    gradient = covariance.gradient(factored.inverse - np.outer(alpha, alpha))
-    gradient[NOISE] *= math.exp(theta[NOISE])
-    penalty, its_gradient = prior(theta)
-    return 0.5 * float(residual @ alpha) + factored.half_log_determinant + penalty, gradient + its_gradient
+    fit = 0.5 * float(residual @ alpha) + factored.half_log_determinant
+    return _Solved(covariance, fit, factored.inverse - np.outer(alpha, alpha))
 
 
 @dataclass(slots=True)
@@ -203,16 +267,23 @@ class _Factored:
 
 
 class GPPosterior:
-    """See `fettle.core.protocols.Posterior`. theta: the hyper-parameters; points, y: what it was given."""
+    """See `fettle.core.protocols.Posterior`. theta: the hyper-parameters; points, y: what it was given. All methods
+    take points as they are; `points` are warped."""
 
-    def __init__(self, theta: Floats, points: Points, y: Floats, words: Floats, noise: Floats | float) -> None:
-        self._words = words
+    def __init__(
+        self, theta: Floats, X: Floats, y: Floats, words: Floats, noise: Floats | float, warp: Warp | None = None
+    ) -> None:
+        self._words, self._warp = words, warp
+        points = self._seen(X)
         K = cross(theta, points, points, words)
         theta = theta.copy()
         while (factored := _Factored.of(K, theta, noise)) is None:
             theta[NOISE] += 1.0  # points that are too close to each other
         self.theta = theta
         self._given(points, y, factored)
+
+    def _seen(self, Z: Floats) -> Points:
+        return Points(Z if self._warp is None else self._warp(Z))
 
     def _given(self, points: Points, y: Floats, factored: "_Factored") -> None:
         self.points, self.y, self._inverse = points, y, factored.inverse
@@ -228,7 +299,7 @@ class GPPosterior:
 
     def condition(self, Z: Floats, values: Floats) -> "GPPosterior":
         """The process that has also seen `values` (m,) at Z (m, d), by a block update: O(n^2 m)."""
-        more = Points(Z)
+        more = self._seen(Z)
         K = cross(self.theta, more, self.points, self._words)
         S = cross(self.theta, more, more, self._words)
         S[np.diag_indices(len(S))] += self.noise + _JITTER
@@ -265,7 +336,7 @@ class GPPosterior:
 
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Z (m, d) -> mean (m,), standard deviation (m,) of the function, without noise."""
-        points = Points(Z)
+        points = self._seen(Z)
         K = cross(self.theta, points, self.points, self._words)
         variance = self._prior_variance(points) - np.einsum("mn,mn->m", K @ self._inverse, K)
         return self._mean + K @ self._alpha, np.sqrt(np.maximum(variance, _LEAST_VARIANCE))
@@ -279,7 +350,11 @@ class GPPosterior:
         """z (d,) -> mean, standard deviation, and their gradients (d,); those of unordered columns mean nothing."""
         if self._slopes is None:
             self._slopes = Slopes(self.theta, self.points, self._words)
-        k, by_z = self._slopes(z)
+        if self._warp is None:
+            k, by_z = self._slopes(z)
+        else:
+            k, by_w = self._slopes(self._warp(z))
+            by_z = by_w * self._warp.slope(z)
         weights = self._inverse @ k
         active = 1.0 - float(np.isnan(z).mean()) if len(z) else 0.0
         prior = math.exp(self.theta[PRODUCT]) + math.exp(self.theta[SUM]) * active
@@ -289,7 +364,7 @@ class GPPosterior:
 
     def sample(self, Z: Floats, n: int, rng: "Generator") -> Floats:
         """n draws of the function at Z (m, d), jointly: (n, m)."""
-        points = Points(Z)
+        points = self._seen(Z)
         K = cross(self.theta, points, self.points, self._words)
         S = cross(self.theta, points, points, self._words) - K @ self._inverse @ K.T
         values, vectors = np.linalg.eigh((S + S.T) / 2.0)
