@@ -18,7 +18,6 @@ from fettle.surrogates.kernel import (
     NOISE,
     PRODUCT,
     SUM,
-    Covariance,
     Floats,
     Pairs,
     Points,
@@ -83,23 +82,20 @@ class GP:
     def learn_warp(
         self, X: Floats, y: Floats, columns: Sequence[Column], noise: Floats | float, start: Floats
     ) -> tuple[Floats, Warp, float]:
-        """theta and a warp of the inputs, learned together from theta `start` and none -> theta (d + 4,) for warped
-        inputs, the warp, and log p(y, theta, warp), which equals `learn`'s log p(y, theta) for the warp that is none."""
+        """theta and a warp of the inputs, learned together from theta `start` and no warp -> theta (d + 4,) for warped
+        inputs, the warp, and log p(y, theta, warp), which compares with what `learn` returns."""
         from scipy.optimize import minimize
 
         prior, words, m = _Prior.of(self, columns), unordered(columns), len(start)
         reach = MOST * warpable(columns)
 
         def loss(both: Floats) -> tuple[float, Floats]:
-            theta, warp = both[:m], Warp(both[m:])
-            pairs = Pairs.of(Points(warp(X)), words)
-            solved = _solved(theta, pairs.covariance(theta), y, noise)
-            if solved is None:
-                return 1e10, np.zeros_like(both)
-            value, slope = solved.loss(prior)
-            rates = np.nan_to_num(warp.by_strength(X))
+            warp = Warp(both[m:])
+            pairs, rates = Pairs.of(Points(warp(X)), words), np.nan_to_num(warp.by_strength(X))
+            value, gradient = _loss(both[:m], prior, pairs, y, noise, rates)
             off = warp.strengths / self.bend**2
-            return value + 0.5 * float(off @ warp.strengths), np.concatenate([slope, solved.by_points(rates) + off])
+            gradient[m:] += off
+            return value + 0.5 * float(off @ warp.strengths), gradient
 
         found = minimize(
             loss,
@@ -201,41 +197,25 @@ class _Prior:
         return 0.5 * float(off @ gradient), gradient
 
 
-def _loss(theta: Floats, prior: _Prior, pairs: Pairs, y: Floats, noise: Floats | float) -> tuple[float, Floats]:
-    """-log p(y, theta) and its gradient; the constant mean is the generalised least squares one."""
-    solved = _solved(theta, pairs.covariance(theta), y, noise)
-    return (1e10, np.zeros_like(theta)) if solved is None else solved.loss(prior)
-
-
-@dataclass(slots=True)
-class _Solved:
-    """Losses y under one theta. fit: -log p(y); W (n, n): its derivative by the covariance, times 2."""
-
-    covariance: Covariance
-    fit: float
-    W: Floats
-
-    def loss(self, prior: _Prior) -> tuple[float, Floats]:
-        """-log p(y, theta) and its gradient."""
-        theta = self.covariance.theta
-        gradient = self.covariance.gradient(self.W)
-        gradient[NOISE] *= math.exp(theta[NOISE])
-        penalty, its_gradient = prior(theta)
-        return self.fit + penalty, gradient + its_gradient
-
-    def by_points(self, rates: Floats) -> Floats:
-        """(d,): derivative of `fit` when the points' coordinates change at rates (n, d)."""
-        return self.covariance.moved(self.W, rates)
-
-
-def _solved(theta: Floats, covariance: Covariance, y: Floats, noise: Floats | float) -> _Solved | None:
+def _loss(
+    theta: Floats, prior: _Prior, pairs: Pairs, y: Floats, noise: Floats | float, rates: Floats | None = None
+) -> tuple[float, Floats]:
+    """-log p(y, theta) and its gradient, then (d,) that by steps of the points along rates (n, d), where given; the
+    constant mean is the generalised least squares one."""
+    covariance = pairs.covariance(theta)
     factored = _Factored.of(covariance.K, theta, noise)
     if factored is None:
-        return None
+        return 1e10, np.zeros(len(theta) + (0 if rates is None else rates.shape[1]))
     residual = y - factored.mean(y)
     alpha = factored.inverse @ residual
-    fit = 0.5 * float(residual @ alpha) + factored.half_log_determinant
-    return _Solved(covariance, fit, factored.inverse - np.outer(alpha, alpha))
+    W = factored.inverse - np.outer(alpha, alpha)
+    gradient = covariance.gradient(W)
+    gradient[NOISE] *= math.exp(theta[NOISE])
+    penalty, its_gradient = prior(theta)
+    gradient += its_gradient
+    if rates is not None:
+        gradient = np.concatenate([gradient, covariance.moved(W, rates)])
+    return 0.5 * float(residual @ alpha) + factored.half_log_determinant + penalty, gradient
 
 
 @dataclass(slots=True)

@@ -138,7 +138,6 @@ class Covariance:
         result[NOISE] = 0.5 * diagonal.sum()
         return result
 
-
     def moved(self, W: Floats, rates: Floats) -> Floats:
         """(d,): derivative of tr(W K) / 2 when the ordered coordinates of the points change at rates (n, d)."""
         (i, j), X, gap = self.pairs.upper, self.pairs.X, self.pairs.gap

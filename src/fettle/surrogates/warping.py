@@ -8,15 +8,16 @@ whose slope is infinite at the ends, and sample its exponents; here s is the mod
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from fettle.core.domains import Column
+from fettle.core.domains import Column, set_fields
 
 Floats = np.ndarray
 MOST = 8.0  # strengths stay between -MOST and MOST
-_SMALL = 1e-3  # strengths below which the limit is taken
+_NOTHING = 1e-12  # a strength that moves points by less than their rounding
+_SMALL = 1e-3  # strengths below which a difference would lose its digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,30 +25,28 @@ class Warp:
     """strengths (d,): s of each column; 0 where values have no order."""
 
     strengths: Floats
+    _s: Floats = field(init=False, repr=False)
+    _rise: Floats = field(init=False, repr=False)  # e^s - 1
+
+    def __post_init__(self) -> None:
+        s = np.where(np.abs(self.strengths) < _NOTHING, _NOTHING, self.strengths)
+        set_fields(self, _s=s, _rise=np.expm1(s))
 
     def __call__(self, X: Floats) -> Floats:
         """X (..., d) in the unit cube -> warped; NaN stays."""
-        s, small = self._safe()
-        result: Floats = np.where(small, X + 0.5 * self.strengths * X * (1.0 - X), np.log1p(np.expm1(s) * X) / s)
+        result: Floats = np.log1p(self._rise * X) / self._s
         return result
 
     def slope(self, X: Floats) -> Floats:
         """Derivative by X (..., d)."""
-        s, small = self._safe()
-        steep = np.expm1(s) / (s * (1.0 + np.expm1(s) * X))
-        result: Floats = np.where(small, 1.0 + self.strengths * (0.5 - X), steep)
+        result: Floats = self._rise / self._s / (1.0 + self._rise * X)
         return result
 
     def by_strength(self, X: Floats) -> Floats:
         """Derivative of what X (..., d) becomes, by s."""
-        s, small = self._safe()
-        ratio = np.exp(s) * X / (1.0 + np.expm1(s) * X)
-        result: Floats = np.where(small, 0.5 * X * (1.0 - X), (ratio - np.log1p(np.expm1(s) * X) / s) / s)
+        steep = ((self._rise + 1.0) * X / (1.0 + self._rise * X) - self(X)) / self._s
+        result: Floats = np.where(np.abs(self.strengths) < _SMALL, 0.5 * X * (1.0 - X), steep)
         return result
-
-    def _safe(self) -> tuple[Floats, Floats]:
-        small = np.abs(self.strengths) < _SMALL
-        return np.where(small, 1.0, self.strengths), small
 
 
 def warpable(columns: Sequence[Column]) -> Floats:
