@@ -43,7 +43,9 @@ class GPBO:
     """acquisition: one of `fettle.surrogates.acquisition.NAMES`; weight: of the standard deviation in "ucb" and "lcb".
     initial: measured trials before the first model. cost: a metric, or "wall_s": improvement per cost is sought. again:
     under noise, every how many trials the answer so far is measured once more (0: never; nor in finite spaces).
-    "thompson" knows nothing of cost and of the user's prior."""
+    warp: numbers are stretched at one end where the evidence says so (`fettle.surrogates.warping`): for scales that may
+    be wrong, such as a learning rate that is not declared log. "thompson" knows nothing of cost and of the user's
+    prior."""
 
     acquisition: str = "log_ei"
     weight: float = 2.0
