@@ -10,6 +10,7 @@ from fettle.core.trial import Objective, State, Trial, outcome
 
 LOSS = (Objective("loss"),)
 BOX = Space({f"x{i}": Float(0, 1) for i in range(4)})
+PLANE = Space(x=Float(0, 1), y=Float(0, 1))
 TREE = Space(
     lr=Float(1e-4, 1, log=True),
     n=Int(1, 9),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fettle import registry
+from fettle.algorithms.gp_bo import GPBO
 from fettle.algorithms.random import RandomSearch
 from fettle.core.protocols import Proposal
 from fettle.core.space import Params, Space
@@ -18,6 +19,11 @@ from fettle.testing import algorithms as suite
 @pytest.mark.parametrize("check", suite.CHECKS, ids=lambda check: check.__name__)
 def test_conformance(check: suite.Check, name: str) -> None:
     check(registry.settings("algorithms", name))
+
+
+@pytest.mark.parametrize("check", suite.CHECKS, ids=lambda check: check.__name__)
+def test_conformance_on_warped_inputs(check: suite.Check) -> None:
+    check(GPBO(warp=True))
 
 
 def test_the_finite_space_has_twelve_points() -> None:

@@ -12,11 +12,13 @@ from fettle.surrogates.acquisition import Valued
 from fettle.surrogates.feasibility import classes, labels, log_spared, log_within
 from fettle.surrogates.gp import GP, GPPosterior, imputed
 from fettle.surrogates.outputs import PRESSURES, Outputs
+from fettle.surrogates.warping import Warp
 
 Floats = np.ndarray
-Learned = tuple[float, Floats]  # pressure of the outputs, theta
 _REFINED = 8  # steps
 _LEARNED_FROM = 100  # points: of more, hyper-parameters are learned from a part
+_WARPED_FROM = 10  # points: of fewer, inputs stay as they are
+_WARP_GAINS = 2.0  # of log-evidence, by which a warp has to be better than none
 _MOST, _BEST, _LATEST = 500, 150, 100  # of more points, a process is given the best, the latest and the nearest
 
 
@@ -46,15 +48,25 @@ class Part:
     columns: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """theta (d + 4,): hyper-parameters of the process. pressure: of its outputs. warp: of its inputs."""
+
+    theta: Floats
+    pressure: float = 0.0
+    warp: Warp | None = None
+
+
 @dataclass(slots=True)
 class Fits:
-    """Hyper-parameters, by what they are of. Forgotten when an earlier tell was replaced."""
+    """Hyper-parameters, by what they are of. Forgotten when an earlier tell was replaced. warp: whether inputs are."""
 
     gp: GP
     columns: Sequence[Column]
+    warp: bool = False
     _version: int = 0
     _known: dict[Hashable, tuple[int, Learned]] = field(default_factory=dict)
-    _factored: dict[Hashable, tuple[int, Floats, GPPosterior]] = field(default_factory=dict)
+    _factored: dict[Hashable, tuple[int, Learned, GPPosterior]] = field(default_factory=dict)
 
     def at(self, version: int) -> None:
         if version != self._version:
@@ -66,40 +78,53 @@ class Fits:
         return [self.columns[j] for j in part.columns]
 
     def loss(self, part: Part, what: Hashable, X: Floats, y: Floats, noise: Floats) -> Learned:
-        """(pressure of the outputs, theta) for losses y, chosen by their evidence; noise: standard errors."""
+        """Of losses y, by their evidence; noise: standard errors."""
 
         def chosen(count: int) -> Learned:
-            best: tuple[float, float, Floats] | None = None
+            best: tuple[float, Learned] | None = None
             for pressure in PRESSURES:
-                theta, score = learned(count, pressure, None if best is None else best[2], None)
-                if best is None or score > best[0]:
-                    best = (score, pressure, theta)
+                one = learned(count, pressure, None if best is None else best[1].theta)
+                if best is None or one[0] > best[0]:
+                    best = one
             assert best is not None
-            return best[1], best[2]
+            if self.warp and count >= _WARPED_FROM:
+                score, new = warped(count, best[1])
+                best = (score, new) if score > best[0] + _WARP_GAINS else best
+            return best[1]
 
-        def refined(count: int, old: Learned) -> Learned:
-            return old[0], learned(count, *old, _REFINED)[0]
-
-        def learned(count: int, pressure: float, start: Floats | None, steps: int | None) -> tuple[Floats, float]:
+        def seen(count: int, pressure: float) -> tuple[Floats, Floats, Floats, float]:
             some = _some(y[:count])
             losses = y[:count][some]
             outputs = Outputs.of(losses, pressure)
             known = (outputs.slope(losses) * noise[:count][some]) ** 2
-            theta, score = self.gp.learn(X[:count][some], outputs(losses), self.of(part), known, start, steps)
-            return theta, score + outputs.log_jacobian(losses)
+            return X[:count][some], outputs(losses), known, outputs.log_jacobian(losses)
+
+        def learned(
+            count: int, pressure: float, start: Floats | None, steps: int | None = None, warp: Warp | None = None
+        ) -> tuple[float, Learned]:
+            Z, values, known, log_jacobian = seen(count, pressure)
+            Z = Z if warp is None else warp(Z)
+            theta, score = self.gp.learn(Z, values, self.of(part), known, start, steps)
+            return score + log_jacobian, Learned(theta, pressure, warp)
+
+        def warped(count: int, old: Learned) -> tuple[float, Learned]:
+            Z, values, known, log_jacobian = seen(count, old.pressure)
+            theta, warp, score = self.gp.learn_warp(Z, values, self.of(part), known, old.theta)
+            return score + log_jacobian, Learned(theta, old.pressure, warp)
+
+        def refined(count: int, old: Learned) -> Learned:
+            return learned(count, old.pressure, old.theta, _REFINED, old.warp)[1]
 
         return self._cached(part, what, len(y), chosen, refined)
 
-    def plain(self, part: Part, what: Hashable, X: Floats, y: Floats) -> Floats:
-        """theta for values that are used as they are."""
+    def plain(self, part: Part, what: Hashable, X: Floats, y: Floats) -> Learned:
+        """Of values that are used as they are."""
 
-        def learned(count: int, start: Floats | None = None, steps: int | None = None) -> Floats:
+        def learned(count: int, start: Floats | None = None, steps: int | None = None) -> Learned:
             some = _some(y[:count])
-            return self.gp.learn(X[:count][some], y[:count][some], self.of(part), 0.0, start, steps)[0]
+            return Learned(self.gp.learn(X[:count][some], y[:count][some], self.of(part), 0.0, start, steps)[0])
 
-        return self._cached(
-            part, what, len(y), lambda n: (0.0, learned(n)), lambda n, old: (0.0, learned(n, old[1], _REFINED))
-        )[1]
+        return self._cached(part, what, len(y), learned, lambda n, old: learned(n, old.theta, _REFINED))
 
     def _cached(
         self,
@@ -115,13 +140,14 @@ class Fits:
             return base
         return self._at((part.key, what, True), schedule(n), lambda count: refined(count, base))
 
-    def process(self, part: Part, what: Hashable, theta: Floats, X: Floats, y: Floats) -> GPPosterior:
+    def process(self, part: Part, what: Hashable, learned: Learned, X: Floats, y: Floats) -> GPPosterior:
         """The process given X (n, d) and y (n,), in the order of their tells. Factored where hyper-parameters are
         learned, and extended from there by a block update: so it costs O(n^2), and depends on the data alone."""
         begin = schedule(len(y))
         old = self._factored.get((part.key, what))
-        if old is None or old[0] != begin or old[1] is not theta:
-            old = (begin, theta, self.gp.posterior(theta, X[:begin], y[:begin], self.of(part)))
+        if old is None or old[0] != begin or old[1] is not learned:
+            made = self.gp.posterior(learned.theta, X[:begin], y[:begin], self.of(part), 0.0, learned.warp)
+            old = (begin, learned, made)
             self._factored[part.key, what] = old
         base = old[2].revalued(y[:begin])
         return base.condition(X[begin:], y[begin:]) if begin < len(y) else base
@@ -232,18 +258,18 @@ def _loss(
     columns = fits.of(part)
     X, losses, errors, bounds = U[known], y[known], np.nan_to_num(noise[known]), censored[known]
     exact = bounds == 0
-    pressure, theta = fits.loss(part, ("loss", k), X[exact], losses[exact], errors[exact])
-    outputs = Outputs.of(losses[exact], pressure)
+    learned = fits.loss(part, ("loss", k), X[exact], losses[exact], errors[exact])
+    outputs = Outputs.of(losses[exact], learned.pressure)
     values, variances = outputs(losses), (outputs.slope(losses) * errors) ** 2
     if not exact.all():
-        process = fits.gp.posterior(theta, X[exact], values[exact], columns, variances[exact])
+        process = fits.gp.posterior(learned.theta, X[exact], values[exact], columns, variances[exact], learned.warp)
         values = imputed(process, X, values, bounds)
     held = feasible[known]
     if len(values) <= _MOST and not variances.any():
-        process = fits.process(part, ("loss", k), theta, X, values)
+        process = fits.process(part, ("loss", k), learned, X, values)
     else:  # what the process is given may differ between objectives; values and held do not
         kept = _nearest(X, values, held) if len(values) > _MOST else np.arange(len(values))
-        process = fits.gp.posterior(theta, X[kept], values[kept], columns, variances[kept])
+        process = fits.gp.posterior(learned.theta, X[kept], values[kept], columns, variances[kept], learned.warp)
     noisy = process.noise > _NOISY or bool(np.median(variances) > _NOISY)
     best = float(values[held].min()) if held.any() else math.inf
     if noisy and held.any():
@@ -270,10 +296,10 @@ def _spared(fits: Fits, part: Part, X: Floats, failure: Sequence[str], kind: str
 
 
 def _latest(fits: Fits, part: Part, what: Hashable, X: Floats, y: Floats) -> GPPosterior:
-    theta = fits.plain(part, what, X, y)
+    learned = fits.plain(part, what, X, y)
     if len(y) <= _MOST:
-        return fits.process(part, what, theta, X, y)
-    return fits.gp.posterior(theta, X[-_MOST:], y[-_MOST:], fits.of(part))
+        return fits.process(part, what, learned, X, y)
+    return fits.gp.posterior(learned.theta, X[-_MOST:], y[-_MOST:], fits.of(part))
 
 
 def _within(fits: Fits, part: Part, X: Floats, excess: Floats, c: int) -> Chance:
@@ -291,4 +317,4 @@ def log_cost(fits: Fits, part: Part, arrays: Arrays) -> GPPosterior | None:
     if len(rows) < 2:
         return None
     X, y = arrays.U[rows][:, part.columns], np.log(arrays.cost[rows])
-    return fits.gp.posterior(fits.plain(part, "cost", X, y), X, y, fits.of(part))
+    return fits.gp.posterior(fits.plain(part, "cost", X, y).theta, X, y, fits.of(part))

@@ -45,13 +45,16 @@ class GPBO:
     """acquisition: one of `fettle.surrogates.acquisition.NAMES`; weight: of the standard deviation in "ucb" and "lcb".
     initial: measured trials before the first model. cost: a metric, or "wall_s": improvement per cost is sought. again:
     under noise, every how many trials the answer so far is measured once more (0: never; nor in finite spaces).
-    "thompson" knows nothing of cost and of the user's prior."""
+    warp: numbers are stretched at one end where the evidence says so (`fettle.surrogates.warping`): for scales that may
+    be wrong, such as a learning rate that is not declared log. "thompson" knows nothing of cost and of the user's
+    prior."""
 
     acquisition: str = "log_ei"
     weight: float = 2.0
     initial: int = 5
     cost: str = ""
     again: int = 8
+    warp: bool = False
 
     def __post_init__(self) -> None:
         if self.acquisition not in NAMES or not self.weight >= 0.0 or self.initial < 2 or self.again < 0:
@@ -97,7 +100,7 @@ class GaussianProcessSearch:
         self.cube = Cube(self.space)
         self._used = Used(self.space)
         self._first = QuasiRandom(self.space, seed)
-        self._fits = Fits(GP(), self.space.columns)
+        self._fits = Fits(GP(), self.space.columns, settings.warp)
         self._prior = UserPrior(self.space)
         self._belief: tuple[Arrays, Belief] | None = None  # cache
         self._scout = Scout(self.cube, seed, budget, several=len(history.objectives) > 1)

@@ -25,6 +25,7 @@ from fettle.surrogates.kernel import (
     cross,
     unordered,
 )
+from fettle.surrogates.warping import MOST, Warp, warpable
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -41,6 +42,7 @@ class GP:
 
     length: median length scale per square root of the dimension; word: that of unordered values, whose distance is
     1. own, common: sd of the logarithm of a length, on its own and together with all others. noise: median variance.
+    steps: of learning. bend: sd of the strength of a warp.
     """
 
     length: float = 0.2
@@ -49,6 +51,7 @@ class GP:
     common: float = 0.3
     noise: float = 0.1
     steps: int = 20
+    bend: float = 2.0
 
     def learn(
         self,
@@ -76,6 +79,34 @@ class GP:
         theta: Floats = found.x
         return theta, -float(found.fun)
 
+    def learn_warp(
+        self, X: Floats, y: Floats, columns: Sequence[Column], noise: Floats | float, start: Floats
+    ) -> tuple[Floats, Warp, float]:
+        """theta and a warp of the inputs, learned together from theta `start` and no warp -> theta (d + 4,) for warped
+        inputs, the warp, and log p(y, theta, warp), which compares with what `learn` returns."""
+        from scipy.optimize import minimize
+
+        prior, words, m = _Prior.of(self, columns), unordered(columns), len(start)
+        reach = MOST * warpable(columns)
+
+        def loss(both: Floats) -> tuple[float, Floats]:
+            warp = Warp(both[m:])
+            pairs, rates = Pairs.of(Points(warp(X)), words), np.nan_to_num(warp.by_strength(X))
+            value, gradient = _loss(both[:m], prior, pairs, y, noise, rates)
+            off = warp.strengths / self.bend**2
+            gradient[m:] += off
+            return value + 0.5 * float(off @ warp.strengths), gradient
+
+        found = minimize(
+            loss,
+            np.concatenate([start, np.zeros(len(columns))]),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[*prior.bounds, *zip((-reach).tolist(), reach.tolist(), strict=True)],
+            options={"maxiter": self.steps},
+        )
+        return found.x[:m], Warp(found.x[m:]), -float(found.fun)
+
     def spread(
         self, theta: Floats, X: Floats, y: Floats, columns: Sequence[Column], noise: Floats | float = 0.0
     ) -> Floats:
@@ -92,10 +123,16 @@ class GP:
         return result
 
     def posterior(
-        self, theta: Floats, X: Floats, y: Floats, columns: Sequence[Column], noise: Floats | float = 0.0
+        self,
+        theta: Floats,
+        X: Floats,
+        y: Floats,
+        columns: Sequence[Column],
+        noise: Floats | float = 0.0,
+        warp: Warp | None = None,
     ) -> "GPPosterior":
-        """The process with these hyper-parameters, given X (n, d) and y (n,)."""
-        return GPPosterior(theta, Points(X), y, unordered(columns), noise)
+        """The process with these hyper-parameters, given X (n, d) and y (n,). warp: theta is of inputs warped by it."""
+        return GPPosterior(theta, X, y, unordered(columns), noise, warp)
 
     def fit(
         self,
@@ -160,18 +197,25 @@ class _Prior:
         return 0.5 * float(off @ gradient), gradient
 
 
-def _loss(theta: Floats, prior: _Prior, pairs: Pairs, y: Floats, noise: Floats | float) -> tuple[float, Floats]:
-    """-log p(y, theta) and its gradient; the constant mean is the generalised least squares one."""
+def _loss(
+    theta: Floats, prior: _Prior, pairs: Pairs, y: Floats, noise: Floats | float, rates: Floats | None = None
+) -> tuple[float, Floats]:
+    """-log p(y, theta) and its gradient, then (d,) that by steps of the points along rates (n, d), where given; the
+    constant mean is the generalised least squares one."""
     covariance = pairs.covariance(theta)
     factored = _Factored.of(covariance.K, theta, noise)
     if factored is None:
-        return 1e10, np.zeros_like(theta)
+        return 1e10, np.zeros(len(theta) + (0 if rates is None else rates.shape[1]))
     residual = y - factored.mean(y)
     alpha = factored.inverse @ residual
-    gradient = covariance.gradient(factored.inverse - np.outer(alpha, alpha))
+    W = factored.inverse - np.outer(alpha, alpha)
+    gradient = covariance.gradient(W)
     gradient[NOISE] *= math.exp(theta[NOISE])
     penalty, its_gradient = prior(theta)
-    return 0.5 * float(residual @ alpha) + factored.half_log_determinant + penalty, gradient + its_gradient
+    gradient += its_gradient
+    if rates is not None:
+        gradient = np.concatenate([gradient, covariance.moved(W, rates)])
+    return 0.5 * float(residual @ alpha) + factored.half_log_determinant + penalty, gradient
 
 
 @dataclass(slots=True)
@@ -203,16 +247,23 @@ class _Factored:
 
 
 class GPPosterior:
-    """See `fettle.core.protocols.Posterior`. theta: the hyper-parameters; points, y: what it was given."""
+    """See `fettle.core.protocols.Posterior`. theta: the hyper-parameters; points, y: what it was given. All methods
+    take points as they are; `points` are warped."""
 
-    def __init__(self, theta: Floats, points: Points, y: Floats, words: Floats, noise: Floats | float) -> None:
-        self._words = words
+    def __init__(
+        self, theta: Floats, X: Floats, y: Floats, words: Floats, noise: Floats | float, warp: Warp | None = None
+    ) -> None:
+        self._words, self._warp = words, warp
+        points = self._seen(X)
         K = cross(theta, points, points, words)
         theta = theta.copy()
         while (factored := _Factored.of(K, theta, noise)) is None:
             theta[NOISE] += 1.0  # points that are too close to each other
         self.theta = theta
         self._given(points, y, factored)
+
+    def _seen(self, Z: Floats) -> Points:
+        return Points(Z if self._warp is None else self._warp(Z))
 
     def _given(self, points: Points, y: Floats, factored: "_Factored") -> None:
         self.points, self.y, self._inverse = points, y, factored.inverse
@@ -228,7 +279,7 @@ class GPPosterior:
 
     def condition(self, Z: Floats, values: Floats) -> "GPPosterior":
         """The process that has also seen `values` (m,) at Z (m, d), by a block update: O(n^2 m)."""
-        more = Points(Z)
+        more = self._seen(Z)
         K = cross(self.theta, more, self.points, self._words)
         S = cross(self.theta, more, more, self._words)
         S[np.diag_indices(len(S))] += self.noise + _JITTER
@@ -265,7 +316,7 @@ class GPPosterior:
 
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Z (m, d) -> mean (m,), standard deviation (m,) of the function, without noise."""
-        points = Points(Z)
+        points = self._seen(Z)
         K = cross(self.theta, points, self.points, self._words)
         variance = self._prior_variance(points) - np.einsum("mn,mn->m", K @ self._inverse, K)
         return self._mean + K @ self._alpha, np.sqrt(np.maximum(variance, _LEAST_VARIANCE))
@@ -279,7 +330,11 @@ class GPPosterior:
         """z (d,) -> mean, standard deviation, and their gradients (d,); those of unordered columns mean nothing."""
         if self._slopes is None:
             self._slopes = Slopes(self.theta, self.points, self._words)
-        k, by_z = self._slopes(z)
+        if self._warp is None:
+            k, by_z = self._slopes(z)
+        else:
+            k, by_w = self._slopes(self._warp(z))
+            by_z = by_w * self._warp.slope(z)
         weights = self._inverse @ k
         active = 1.0 - float(np.isnan(z).mean()) if len(z) else 0.0
         prior = math.exp(self.theta[PRODUCT]) + math.exp(self.theta[SUM]) * active
@@ -289,7 +344,7 @@ class GPPosterior:
 
     def sample(self, Z: Floats, n: int, rng: "Generator") -> Floats:
         """n draws of the function at Z (m, d), jointly: (n, m)."""
-        points = Points(Z)
+        points = self._seen(Z)
         K = cross(self.theta, points, self.points, self._words)
         S = cross(self.theta, points, points, self._words) - K @ self._inverse @ K.T
         values, vectors = np.linalg.eigh((S + S.T) / 2.0)

@@ -78,6 +78,7 @@ class Pairs:
     """The gaps between all pairs i < j of n points, from which covariances at any theta are made."""
 
     upper: tuple[Floats, Floats]
+    X: Floats  # (n, d)
     gap: Floats  # (p, d)
     both: Floats | None  # (p, d): 1 where both are active
     shares: Floats  # (n,)
@@ -88,7 +89,7 @@ class Pairs:
         gap = gaps(points.filled[i], points.filled[j], words)
         present = points.present
         both = None if present is None else (present[i] & present[j]).astype(float)
-        return cls((i, j), gap, both, points.shares(gap.shape[1]))
+        return cls((i, j), points.filled, gap, both, points.shares(gap.shape[1]))
 
     def covariance(self, theta: Floats) -> "Covariance":
         return Covariance(self, theta)
@@ -135,6 +136,16 @@ class Covariance:
         result[PRODUCT] = w @ self.product + 0.5 * math.exp(self.theta[PRODUCT]) * diagonal.sum()
         result[SUM] = w @ self.sum + 0.5 * math.exp(self.theta[SUM]) * (diagonal @ self.pairs.shares)
         result[NOISE] = 0.5 * diagonal.sum()
+        return result
+
+    def moved(self, W: Floats, rates: Floats) -> Floats:
+        """(d,): derivative of tr(W K) / 2 when the ordered coordinates of the points change at rates (n, d)."""
+        (i, j), X, gap = self.pairs.upper, self.pairs.X, self.pairs.gap
+        w = W[self.pairs.upper]
+        shrinking = (w * self.by_product)[:, None] * self.squares + w[:, None] * self.by_sum  # by log(length)
+        growth = (rates[i] - rates[j]) * np.sign(X[i] - X[j])
+        growth /= np.where(gap > 0.0, gap, np.inf)
+        result: Floats = -(shrinking * growth).sum(axis=0)
         return result
 
 
