@@ -69,7 +69,7 @@ def test_warped_inputs_find_optima_of_functions_that_are_steep_at_one_end_earlie
             tell(algorithm, number, proposal.params, loss=found[-1])
         return min(found)
 
-    plain, warped = ([regret(seed, warp=warp) for seed in range(12)] for warp in (False, True))
+    plain, warped = ([regret(seed, warp=warp) for seed in range(24)] for warp in (False, True))
     assert wilcoxon(warped, plain, alternative="less").pvalue < 0.01
 
 
