@@ -99,7 +99,7 @@ def replayed(table: Mapping[str, Any], algorithm: str, seed: int) -> list[float]
             (proposal,) = search.ask(1, number, [], np.random.default_rng([seed, number]))
             params, note = proposal.params, proposal.note
             row = rows[space.key(params)]
-        intervals = {m: (low, high, 0) for m, (low, high, *_) in (row["intervals"] or {}).items()}
+        intervals = {m: _interval(*ends) for m, ends in (row["intervals"] or {}).items()}
         trial = Trial(
             number, params, State(row["state"]), metrics=row["metrics"] or {}, intervals=intervals,
             failure=row.get("failure") or "", note=note, source="outside" if number == 0 else "algorithm",
@@ -110,6 +110,11 @@ def replayed(table: Mapping[str, Any], algorithm: str, seed: int) -> list[float]
             best = min(best, told.losses[0])
         curve.append(best)
     return curve
+
+
+def _interval(low: float | None, high: float | None, n: int = 0) -> tuple[float, float, int]:
+    """None stands for an end that is open."""
+    return (-math.inf if low is None else low, math.inf if high is None else high, n)
 
 
 def replay(seeds: int) -> None:
