@@ -16,6 +16,7 @@ from fettle.core.pareto import front
 from fettle.surrogates.acquisition import Valued, log_h
 
 Floats = np.ndarray
+_WIDE = 3  # one of so many times
 _NEVER = -1e6  # of logarithms: worth nothing at all
 
 
@@ -59,12 +60,14 @@ class VolumeWorth:
 
     @classmethod
     def of(cls, belief: Belief, extra: Callable[[Floats], Floats] | None = None) -> "VolumeWorth":
-        """Over the front of the feasible trials, and up to a tenth of its extent beyond it."""
+        """Over the front of the feasible trials, and up to a tenth of its extent beyond it; every third time beyond the
+        worst of all trials: ends of the front that lie far out count nothing before."""
         every = np.column_stack([loss.values for loss in belief.losses])
         points = every[belief.losses[0].feasible]
         best = points[front(points)] if len(points) else points
         low, high = (best.min(axis=0), best.max(axis=0)) if len(best) > 1 else (every.min(axis=0), every.max(axis=0))
-        reference = high + 0.1 * np.maximum(high - low, 1e-9)
+        limit = every.max(axis=0) if len(every) % _WIDE == 0 else high
+        reference = limit + 0.1 * np.maximum(high - low, 1e-9)
         return cls(belief, boxes(best, reference), extra)
 
     def __call__(self, U: Floats) -> Floats:
