@@ -6,7 +6,8 @@
 `measure` takes each point of a space of 144 configurations (all that the demo searches, but one graph optimization, no
 spinning, and fewer batchings), each on a fresh server with a full search of its rate, in a shuffled order so that slow
 changes of the machine hit no region; it resumes, and lands bench/results/serve_table.json. `replay` runs algorithms on
-it as `fettle serve` would: the defaults first, then their proposals, and lands bench/results/serve_replay.json.
+it as `fettle serve` would: the defaults first, then their proposals, trials that cannot beat the best stopped early;
+it lands bench/results/serve_replay.json.
 """
 
 import argparse
@@ -98,7 +99,7 @@ def replayed(table: Mapping[str, Any], algorithm: str, seed: int) -> list[float]
         else:
             (proposal,) = search.ask(1, number, [], np.random.default_rng([seed, number]))
             params, note = proposal.params, proposal.note
-            row = rows[space.key(params)]
+            row = _early(rows[space.key(params)], goals[0], best)
         intervals = {m: _interval(*ends) for m, ends in (row["intervals"] or {}).items()}
         trial = Trial(
             number, params, State(row["state"]), metrics=row["metrics"] or {}, intervals=intervals,
@@ -106,10 +107,21 @@ def replayed(table: Mapping[str, Any], algorithm: str, seed: int) -> list[float]
         )  # fmt: skip
         told = outcome(trial, goals, bounds)
         search.tell(trial, told)
-        if told.feasible and number:
+        if told.feasible and not any(told.censored) and (number or space.contains(params)):
             best = min(best, told.losses[0])
         curve.append(best)
     return curve
+
+
+def _early(row: Mapping[str, Any], goal: Objective, best: float) -> Mapping[str, Any]:
+    """As `fettle serve` tells it: what cannot beat the best so far is stopped, and all that is known is that."""
+    if row["state"] != "complete" or not math.isfinite(best):
+        return row
+    low, high, _ = _interval(*(row["intervals"] or {}).get(goal.metric, (None, None)))
+    hopeful = low if goal.sign > 0 else -high
+    if hopeful <= best:
+        return row
+    return {"state": "stopped", "metrics": {**row["metrics"], goal.metric: goal.sign * best}, "intervals": None}
 
 
 def _interval(low: float | None, high: float | None, n: int = 0) -> tuple[float, float, int]:

@@ -163,9 +163,9 @@ class GaussianProcessSearch:
         arrays = self.history.arrays
         waiting = self.space.encode([p for p in pending if self.space.contains(p)])
         free = self._free(pending)
-        measured = int((arrays.known & ~(arrays.censored > 0).any(axis=1)).sum())
+        exact = int((arrays.known & ~(arrays.censored > 0).any(axis=1)).sum())
         tried = np.concatenate([arrays.U, waiting])
-        if measured + len(waiting) < self.settings.initial or measured < 2 or self._scout.untried(tried):
+        if arrays.known.sum() + len(waiting) < self.settings.initial or exact < 2 or self._scout.untried(tried):
             return self._initial(number, tried, pending, rng)
         if (again := self._again(number)) is not None:
             return again
