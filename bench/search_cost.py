@@ -22,6 +22,7 @@ if __name__ == "__main__":  # before NumPy is loaded
     os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
 import numpy as np
+import scipy.optimize  # noqa: F401  what loading it costs is another row
 import search_rows
 
 from fettle import registry

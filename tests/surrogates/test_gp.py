@@ -278,3 +278,11 @@ def test_a_lower_bound_lifts_the_fit() -> None:
     knowing = GP().fit(X, y, columns=ONE.columns, censored=censored)
     naive = GP().fit(X, y, columns=ONE.columns)
     assert knowing.predict(X[3:4])[0][0] > naive.predict(X[3:4])[0][0] + 0.2
+
+
+def test_the_smoothed_values_are_the_means_at_the_points() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.random((30, 3)), rng.normal(size=30)
+    columns = Space(a=Float(0, 1), b=Float(0, 1), c=Float(0, 1)).columns
+    process = GP().fit(X, y, columns=columns)
+    assert np.allclose(process.smoothed(), process.predict(X)[0], atol=1e-8)

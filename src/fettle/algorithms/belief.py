@@ -265,15 +265,17 @@ def _loss(
         process = fits.gp.posterior(learned.theta, X[exact], values[exact], columns, variances[exact], learned.warp)
         values = imputed(process, X, values, bounds)
     held = feasible[known]
+    best = float(values[held].min()) if held.any() else math.inf
     if len(values) <= _MOST and not variances.any():
         process = fits.process(part, ("loss", k), learned, X, values)
     else:  # what the process is given may differ between objectives; values and held do not
         kept = _nearest(X, values, held) if len(values) > _MOST else np.arange(len(values))
         process = fits.gp.posterior(learned.theta, X[kept], values[kept], columns, variances[kept], learned.warp)
     noisy = process.noise > _NOISY or bool(np.median(variances) > _NOISY)
-    best = float(values[held].min()) if held.any() else math.inf
     if noisy and held.any():
-        best = 0.5 * (best + float(process.predict(X[held])[0].min()))
+        whole = len(process.y) == len(values) and not variances.any()
+        means = process.smoothed()[held] if whole else process.predict(X[held])[0]
+        best = 0.5 * (best + float(means.min()))
     return Loss(process, outputs, values, held, best, noisy)
 
 

@@ -307,6 +307,11 @@ class GPPosterior:
         result: Floats = self._inverse @ R
         return result
 
+    def smoothed(self) -> Floats:
+        """Mean (n,) at the process's own points, where no noise was known of them: O(n), since K a = y - m - noise a."""
+        result: Floats = self.y - (self.noise + _JITTER) * self._alpha
+        return result
+
     def left_out(self) -> tuple[Floats, Floats]:
         """Mean (n,) and standard deviation (n,), noise included, of each y as the other points predict it, at the
         same hyper-parameters (Dubrule 1983, doi:10.1007/BF01033232: the constant mean is estimated anew, too)."""
