@@ -308,7 +308,7 @@ class GPPosterior:
         return result
 
     def smoothed(self) -> Floats:
-        """Mean (n,) at the process's own points, where no noise was known of them: O(n), since K a = y - m - noise a."""
+        """Mean (n,) at its own points, where no noise was known of them: O(n), since K a = y - m - noise a."""
         result: Floats = self.y - (self.noise + _JITTER) * self._alpha
         return result
 
