@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from fettle.algorithms.batches import one_by_one
 from fettle.algorithms.gp_bo import GPBO, GaussianProcessSearch
 from fettle.algorithms.nsga2 import NSGA2
 from fettle.algorithms.tpe import TPE
 from fettle.algorithms.trust_region import NOTE, TrustRegion
-from fettle.core.errors import Exhausted
 from fettle.core.protocols import Algorithm, Proposal
 from fettle.core.space import Params, Space
 from fettle.core.trial import Constraint, Objective, Outcome, Trial, TrialLog
@@ -81,17 +81,12 @@ class AutoSearch:
         return self._model.recommend(log)
 
     def ask(self, n: int, number: int, pending: Sequence[Params], rng: "Generator") -> list[Proposal]:
-        made: list[Proposal] = []
-        while len(made) < n:
-            turn = self._turn(number + len(made))
-            try:
-                (p,) = turn.member.ask(1, number + len(made), [*pending, *(p.params for p in made)], rng)
-            except Exhausted:
-                if not made:
-                    raise
-                break
-            made.append(replace(p, note=f"{p.note} ({turn.why})" if turn.why else p.note))
-        return made
+        def one(at: int, waiting: Sequence[Params]) -> Proposal:
+            turn = self._turn(at)
+            (made,) = turn.member.ask(1, at, waiting, rng)
+            return replace(made, note=f"{made.note} ({turn.why})") if turn.why else made
+
+        return one_by_one(n, number, pending, one)
 
     def _turn(self, number: int) -> Turn:
         n = len(self._gained)

@@ -11,7 +11,8 @@ from fettle.core.domains import Column
 from fettle.surrogates.acquisition import Valued
 from fettle.surrogates.feasibility import classes, labels, log_spared, log_within
 from fettle.surrogates.gp import GP, GPPosterior, imputed
-from fettle.surrogates.outputs import PRESSURES, Outputs
+from fettle.surrogates.learning import learned, telling
+from fettle.surrogates.outputs import Outputs
 from fettle.surrogates.warping import Warp
 
 Floats = np.ndarray
@@ -47,6 +48,11 @@ class Part:
     rows: Floats
     columns: Floats
 
+    @classmethod
+    def whole(cls, arrays: Arrays) -> "Part":
+        n, d = arrays.U.shape
+        return cls("all", np.arange(n), np.arange(d))
+
 
 @dataclass(frozen=True, slots=True)
 class Learned:
@@ -80,51 +86,40 @@ class Fits:
     def loss(self, part: Part, what: Hashable, X: Floats, y: Floats, noise: Floats) -> Learned:
         """Of losses y, by their evidence; noise: standard errors."""
 
+        columns = self.of(part)
+
+        def seen(count: int) -> tuple[Floats, Floats, Floats]:
+            some = telling(y[:count], _LEARNED_FROM)
+            return X[some], y[some], noise[some]
+
         def chosen(count: int) -> Learned:
-            best: tuple[float, Learned] | None = None
-            for pressure in PRESSURES:
-                one = learned(count, pressure, None if best is None else best[1].theta)
-                if best is None or one[0] > best[0]:
-                    best = one
-            assert best is not None
+            Z, losses, errors = seen(count)
+            score, outputs, theta = learned(self.gp, Z, losses, columns, errors)
             if self.warp and count >= _WARPED_FROM:
-                score, new = warped(count, best[1])
-                best = (score, new) if score > best[0] + _WARP_GAINS else best
-            return best[1]
-
-        def seen(count: int, pressure: float) -> tuple[Floats, Floats, Floats, float]:
-            some = _some(y[:count])
-            losses = y[:count][some]
-            outputs = Outputs.of(losses, pressure)
-            known = (outputs.slope(losses) * noise[:count][some]) ** 2
-            return X[:count][some], outputs(losses), known, outputs.log_jacobian(losses)
-
-        def learned(
-            count: int, pressure: float, start: Floats | None, steps: int | None = None, warp: Warp | None = None
-        ) -> tuple[float, Learned]:
-            Z, values, known, log_jacobian = seen(count, pressure)
-            Z = Z if warp is None else warp(Z)
-            theta, score = self.gp.learn(Z, values, self.of(part), known, start, steps)
-            return score + log_jacobian, Learned(theta, pressure, warp)
-
-        def warped(count: int, old: Learned) -> tuple[float, Learned]:
-            Z, values, known, log_jacobian = seen(count, old.pressure)
-            theta, warp, score = self.gp.learn_warp(Z, values, self.of(part), known, old.theta)
-            return score + log_jacobian, Learned(theta, old.pressure, warp)
+                known = (outputs.slope(losses) * errors) ** 2
+                new, warp, warped = self.gp.learn_warp(Z, outputs(losses), columns, known, theta)
+                if warped + outputs.log_jacobian(losses) > score + _WARP_GAINS:
+                    return Learned(new, outputs.pressure, warp)
+            return Learned(theta, outputs.pressure)
 
         def refined(count: int, old: Learned) -> Learned:
-            return learned(count, old.pressure, old.theta, _REFINED, old.warp)[1]
+            Z, losses, errors = seen(count)
+            outputs = Outputs.of(losses, old.pressure)
+            known = (outputs.slope(losses) * errors) ** 2
+            Z = Z if old.warp is None else old.warp(Z)
+            theta, _ = self.gp.learn(Z, outputs(losses), columns, known, old.theta, _REFINED)
+            return Learned(theta, old.pressure, old.warp)
 
         return self._cached(part, what, len(y), chosen, refined)
 
     def plain(self, part: Part, what: Hashable, X: Floats, y: Floats) -> Learned:
         """Of values that are used as they are."""
 
-        def learned(count: int, start: Floats | None = None, steps: int | None = None) -> Learned:
-            some = _some(y[:count])
-            return Learned(self.gp.learn(X[:count][some], y[:count][some], self.of(part), 0.0, start, steps)[0])
+        def made(count: int, start: Floats | None = None, steps: int | None = None) -> Learned:
+            some = telling(y[:count], _LEARNED_FROM)
+            return Learned(self.gp.learn(X[some], y[some], self.of(part), 0.0, start, steps)[0])
 
-        return self._cached(part, what, len(y), learned, lambda n, old: learned(n, old.theta, _REFINED))
+        return self._cached(part, what, len(y), made, lambda n, old: made(n, old.theta, _REFINED))
 
     def _cached(
         self,
@@ -157,15 +152,6 @@ class Fits:
         if old is None or old[0] != count:
             old = self._known[key] = (count, make(count))
         return old[1]
-
-
-def _some(y: Floats) -> Floats:
-    """Indices of at most _LEARNED_FROM points: the best, and others at equal steps."""
-    if len(y) <= _LEARNED_FROM:
-        return np.arange(len(y))
-    order = np.argsort(y, kind="stable")
-    best, rest = order[: _LEARNED_FROM // 2], order[_LEARNED_FROM // 2 :]
-    return np.sort(np.concatenate([best, rest[:: -(-len(rest) // (_LEARNED_FROM // 2))]]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +252,14 @@ def _loss(
         values = imputed(process, X, values, bounds)
     held = feasible[known]
     best = float(values[held].min()) if held.any() else math.inf
-    if len(values) <= _MOST and not variances.any():
+    whole = len(values) <= _MOST and not variances.any()
+    if whole:
         process = fits.process(part, ("loss", k), learned, X, values)
     else:  # what the process is given may differ between objectives; values and held do not
         kept = _nearest(X, values, held) if len(values) > _MOST else np.arange(len(values))
         process = fits.gp.posterior(learned.theta, X[kept], values[kept], columns, variances[kept], learned.warp)
     noisy = process.noise > _NOISY or bool(np.median(variances) > _NOISY)
     if noisy and held.any():
-        whole = len(process.y) == len(values) and not variances.any()
         means = process.smoothed()[held] if whole else process.predict(X[held])[0]
         best = 0.5 * (best + float(means.min()))
     return Loss(process, outputs, values, held, best, noisy)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fettle import registry
+from fettle.algorithms.batches import one_by_one
 from fettle.algorithms.qmc import QuasiRandom
 from fettle.algorithms.ranking import Ranking
 from fettle.core.errors import Exhausted, InvalidInput, ParamsError, SpaceError
@@ -255,15 +256,7 @@ class BoxedSearch:
     def ask(self, n: int, number: int, pending: Sequence[Params], rng: "Generator") -> list[Proposal]:
         if self._inner is None:
             return self._whole.ask(n, number, pending, rng)
-        made: list[Proposal] = []
-        while len(made) < n:
-            try:
-                made.append(self._one(number + len(made), [*pending, *(p.params for p in made)], rng))
-            except Exhausted:
-                if not made:
-                    raise
-                break
-        return made
+        return one_by_one(n, number, pending, lambda at, waiting: self._one(at, waiting, rng))
 
     def _one(self, number: int, pending: Sequence[Params], rng: "Generator") -> Proposal:
         probe = int((number + 1) * self._probes + 0.5)

@@ -1,6 +1,5 @@
 """Where a worth is largest in a part of the unit cube: good candidates, then steps uphill in numbers and in words."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,6 +107,3 @@ def _by_neighbours(worth: Worth | VolumeWorth, cube: Cube, u: Floats, rng: "Gene
     V = cube.neighbours(u, rng, held)
     V = V[cube.allowed(V)]
     return V[int(np.argmax(worth(V)))] if len(V) else None
-
-
-Step = Callable[[Worth | VolumeWorth, Cube, Floats, "Generator", Held], Floats | None]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fettle.algorithms.batches import one_by_one
 from fettle.algorithms.climb import candidates
 from fettle.algorithms.cube import Cube
 from fettle.algorithms.gp_bo import GPBO, GaussianProcessSearch
@@ -150,18 +151,12 @@ class FewShotSearch:
 
     @on_one_thread
     def ask(self, n: int, number: int, pending: Sequence[Params], rng: "Generator") -> list[Proposal]:
-        made: list[Proposal] = []
-        while len(made) < n:
-            waiting = [*pending, *(p.params for p in made)]
-            try:
-                insured = len(self._told) >= _ALONE and len(self._told) % _INSURED == 0
-                one = None if self.model is None or insured else self._one(self.model, waiting, rng)
-                made.append(one or self._plainly(number + len(made), waiting, rng))
-            except Exhausted:
-                if not made:
-                    raise
-                break
-        return made
+        def one(at: int, waiting: Sequence[Params]) -> Proposal:
+            insured = len(self._told) >= _ALONE and len(self._told) % _INSURED == 0
+            made = None if self.model is None or insured else self._one(self.model, waiting, rng)
+            return made or self._plainly(at, waiting, rng)
+
+        return one_by_one(n, number, pending, one)
 
     def _plainly(self, number: int, waiting: Sequence[Params], rng: "Generator") -> Proposal:
         """What the plain search proposes, but for what certainly fails: the last of some tries, at worst."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fettle.algorithms.batches import one_by_one
 from fettle.algorithms.belief import Belief, Fits, Part, believe, log_cost
 from fettle.algorithms.branches import Scout
 from fettle.algorithms.climb import candidates, climbed
@@ -43,11 +44,11 @@ _DRAWN = 400  # candidates of Thompson sampling
 @dataclass(frozen=True, slots=True)
 class GPBO:
     """acquisition: one of `fettle.surrogates.acquisition.NAMES`; weight: of the standard deviation in "ucb" and "lcb".
-    initial: measured trials before the first model. cost: a metric, or "wall_s": improvement per cost is sought. again:
-    under noise, every how many trials the answer so far is measured once more (0: never; nor in finite spaces).
-    warp: numbers are stretched at one end where the evidence says so (`fettle.surrogates.warping`): for scales that may
-    be wrong, such as a learning rate that is not declared log. "thompson" knows nothing of cost and of the user's
-    prior."""
+    initial: trials before the first model, those that were stopped included. cost: a metric, or "wall_s": improvement
+    per cost is sought. again: under noise, every how many trials the answer so far is measured once more (0: never; nor
+    in finite spaces). warp: numbers are stretched at one end where the evidence says so (`fettle.surrogates.warping`):
+    for scales that may be wrong, such as a learning rate that is not declared log. "thompson" knows nothing of cost and
+    of the user's prior."""
 
     acquisition: str = "log_ei"
     weight: float = 2.0
@@ -112,15 +113,7 @@ class GaussianProcessSearch:
 
     @on_one_thread
     def ask(self, n: int, number: int, pending: Sequence[Params], rng: "Generator") -> list[Proposal]:
-        made: list[Proposal] = []
-        while len(made) < n:
-            try:
-                made.append(self._one(number + len(made), [*pending, *(p.params for p in made)], rng))
-            except Exhausted:
-                if not made:
-                    raise
-                break
-        return made
+        return one_by_one(n, number, pending, lambda at, waiting: self._one(at, waiting, rng))
 
     @on_one_thread
     def recommend(self, log: TrialLog) -> int | None:
@@ -152,8 +145,7 @@ class GaussianProcessSearch:
         arrays = self.history.arrays
         if self._belief is None or self._belief[0] is not arrays:
             self._fits.at(self.history.version)
-            whole = Part("all", np.arange(len(arrays.U)), np.arange(self.cube.d))
-            self._belief = (arrays, believe(self._fits, whole, arrays))
+            self._belief = (arrays, believe(self._fits, Part.whole(arrays), arrays))
         return self._belief[1]
 
     # -- one proposal -------------------------------------------------------------------------------------------

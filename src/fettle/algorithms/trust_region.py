@@ -23,6 +23,7 @@ from fettle.core.space import Params, Space
 from fettle.core.trial import Constraint, Objective, Outcome, Trial
 from fettle.surrogates.acquisition import log_ei
 from fettle.surrogates.gp import GP
+from fettle.surrogates.outputs import Outputs
 from fettle.surrogates.quadratic import Quadratic
 from fettle.surrogates.threads import on_one_thread
 
@@ -35,6 +36,7 @@ _WIDEST, _NARROWEST = 0.6, 1e-4
 _GROWN, _SHRUNK = 1.6, 0.5
 _REACH = 2.5  # radii: trials within count for the model, and at least d + 2 of them
 _DRAWN, _CLIMBED, _STEPS = 200, 2, 20
+_PRESSURE = 1.0  # of the outputs: bad losses are no quadratic function
 _SAME = 1e-9
 
 
@@ -154,7 +156,9 @@ class Region:
             U = self._placed(Z)
             return U[self.cube.allowed(U)]
         S = (arrays.U[np.ix_(rows, self.columns)] - at) / self.radius
-        y, best = _scaled(arrays.losses[rows, 0])
+        losses = arrays.losses[rows, 0]
+        y = Outputs.of(losses, _PRESSURE)(losses)
+        best = float(y.min())
         model = Quadratic.fit(S, y)
         if len(waiting):  # as if they had come out as expected
             more = (waiting[:, self.columns] - at) / self.radius
@@ -167,8 +171,7 @@ class Region:
         worth = log_ei(*model.predict(Z), best)[0]
         if not arrays.ok.all() or arrays.excess.shape[1]:
             fits.at(history.version)
-            every = Part("all", np.arange(len(arrays.U)), np.arange(self.cube.d))
-            worth = worth + believe(fits, every, arrays).log_chance(U)
+            worth = worth + believe(fits, Part.whole(arrays), arrays).log_chance(U)
         U = U[np.argsort(-worth, kind="stable")]
         return U[self.cube.allowed(U)]
 
@@ -188,16 +191,6 @@ class Region:
         order = np.argsort(gap, kind="stable")
         n_within = int((gap <= _REACH / 1.5 * self.radius).sum())
         return rows[order[: min(max(n_within, d + 2), 4 * d + 10)]]
-
-
-def _scaled(losses: Floats) -> tuple[Floats, float]:
-    """y of mean 0 and variance 1, large losses pressed together; and the lowest."""
-    low = float(losses.min())
-    unit = float(np.median(losses)) - low or float(losses.max()) - low or 1.0
-    t = (losses - low) / unit
-    t = np.where(t > 1.0, 1.0 + np.log(np.maximum(t, 1.0)), t)
-    y: Floats = (t - t.mean()) / (float(t.std()) or 1.0)
-    return y, float(y.min())
 
 
 def _climbed(model: Quadratic, z: Floats, low: Floats, high: Floats, best: float) -> Floats:

@@ -2,7 +2,7 @@
 
 Hyper-parameters are the mode of their posterior: lengths are log-normal about a median that grows with the square
 root of the dimension (Hvarfner et al. 2024, arXiv:2402.02229), but shorter and tighter than there, and share a common
-factor. What is learned starts from the prior's centre each time, so it depends on the data alone.
+factor. What is learned starts from the prior's centre, or from where the caller says.
 """
 
 import copy

@@ -15,7 +15,8 @@ from fettle.core.domains import Column
 from fettle.core.space import Space
 from fettle.core.trial import Objective, State, Trial, TrialLog, outcome
 from fettle.surrogates.gp import GP, GPPosterior, imputed
-from fettle.surrogates.outputs import PRESSURES, Outputs
+from fettle.surrogates.learning import learned, telling
+from fettle.surrogates.outputs import Outputs
 from fettle.surrogates.paths import Paths
 from fettle.surrogates.threads import on_one_thread
 
@@ -86,11 +87,11 @@ class Response:
         """None where fewer than LEAST losses are exact."""
         if len(figures.exact) < LEAST:
             return None
-        kept = _some(figures.losses, _MOST)
+        kept = telling(figures.losses, _MOST)
         X, losses, errors, bounds = (a[kept] for a in (figures.X, figures.losses, figures.errors, figures.bounds))
         exact, gp = np.flatnonzero(bounds == 0), GP()
-        few = exact[_some(losses[exact], _LEARNED_FROM)]
-        outputs, theta = _learned(gp, X[few], losses[few], columns, errors[few])
+        few = exact[telling(losses[exact], _LEARNED_FROM)]
+        _, outputs, theta = learned(gp, X[few], losses[few], columns, errors[few])
         values, variances = outputs(losses), (outputs.slope(losses) * errors) ** 2
         if len(exact) < len(losses):
             process = gp.posterior(theta, X[exact], values[exact], columns, variances[exact])
@@ -144,29 +145,6 @@ class Response:
         """Whether params explain the figures at all: of 250 sets of 8 to 100 figures of pure noise, in 2 and in 10
         dimensions, 98 % have less than that."""
         return self.explained > 2.0 / math.sqrt(len(self.values))
-
-
-def _some(losses: Floats, most: int) -> Floats:
-    """Indices (at most `most`, rising): half of them of the lowest losses, the others at equal steps."""
-    if len(losses) <= most:
-        return np.arange(len(losses))
-    order, n_best = np.argsort(losses, kind="stable"), most // 2
-    best, rest = order[:n_best], order[n_best:]
-    return np.sort(np.concatenate([best, rest[:: -(-len(rest) // (most - n_best))]]))
-
-
-def _learned(gp: GP, X: Floats, losses: Floats, columns: Sequence[Column], errors: Floats) -> tuple[Outputs, Floats]:
-    """The transform, and theta, of the fitted process that gives the losses the highest density."""
-    best: tuple[float, Outputs, Floats] | None = None
-    for pressure in PRESSURES:
-        outputs = Outputs.of(losses, pressure)
-        known = (outputs.slope(losses) * errors) ** 2
-        theta, score = gp.learn(X, outputs(losses), columns, known, None if best is None else best[2])
-        score += outputs.log_jacobian(losses)
-        if best is None or score > best[0]:
-            best = score, outputs, theta
-    assert best is not None
-    return best[1], best[2]
 
 
 def _drawn(theta: Floats, covariance: Floats) -> list[Floats]:
