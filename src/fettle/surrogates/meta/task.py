@@ -1,13 +1,16 @@
 """A task: what one earlier search measured, as data to learn from."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fettle.core.errors import InvalidInput
+from fettle.core.protocols import Journal
 from fettle.core.space import Params, Space
-from fettle.core.trial import FAILURES, State, Trial
+from fettle.core.trial import FAILURES, State, Trial, TrialLog
 
 _HINT = 'write rows=[({"batch": 8}, {"throughput_rps": 812.0}), ({"batch": 256}, "oom")]'
 
@@ -26,6 +29,8 @@ class Finished(Protocol):
 
     name: str
     space: Space
+    log: TrialLog
+    journal: Journal
 
     @property
     def trials(self) -> list[Trial]: ...
@@ -36,8 +41,8 @@ class Task:
     """Rows of one model, data set or program; repeated params are repeats of one measurement.
 
     A row is (params, metrics), (params, metrics, failure) or (params, failure). space: gives the knobs' units.
-    features: figures that describe the task (FLOPs, rows of the data set ...). context: the machine's fingerprint.
-    Raises InvalidInput.
+    features: figures that describe the task (FLOPs, rows of the data set ...). context: JSON that says where the rows
+    are from (machine's fingerprint, problem ...); tasks of equal context["origin"] are one. Raises InvalidInput.
     """
 
     name: str
@@ -79,7 +84,7 @@ class Task:
                 rows.append((trial.params, trial.metrics, trial.failure or "other"))
         if not rows:
             raise InvalidInput(f"study {study.name!r} has no finished trial", "learn from studies that have some")
-        return cls(study.name, rows, space=study.space, features=features)
+        return cls(study.name, rows, space=study.space, features=features, context=_context(study))
 
     @property
     def metrics(self) -> list[str]:
@@ -100,6 +105,28 @@ class Task:
         space = None if form.get("space") is None else Space.from_json(form["space"])
         rows = [tuple(row) for row in form["rows"]]
         return cls(form["name"], rows, space=space, features=form.get("features"), context=form.get("context"))
+
+
+def _context(study: Finished) -> dict[str, Any]:
+    """What was searched for and on which machine, as far as the study's record says. The beginning of its journal is
+    what tells it from other studies, of the same name or not."""
+    record = study.log.experiment
+    begun = next(iter(study.journal.read())).time_s
+    text = json.dumps([study.name, begun, record.get("space"), record.get("seed")], sort_keys=True)
+    problem = record.get("problem") or {}
+    target = problem.get("target")
+    known = {
+        "origin": f"study {hashlib.sha256(text.encode()).hexdigest()[:16]}",
+        "problem": problem.get("name", "function"),
+        "target": target.get("name") if isinstance(target, Mapping) else target,
+        "slo": problem.get("slo_text"),
+        "objectives": record.get("objectives"),
+        "constraints": record.get("constraints"),
+        "machine": record.get("machine"),
+        "fingerprint": record.get("fingerprint"),
+        "begun_s": begun,
+    }
+    return {key: value for key, value in known.items() if value}
 
 
 def _row(where: str, row: Any) -> Row:
