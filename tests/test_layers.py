@@ -29,9 +29,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["interop"] = {"core", "registry"}  # one file per tool that Fettle's parts fit into
 _BELOW = {*MAY_IMPORT}
-MAY_IMPORT["api"] = {*_BELOW}
+MAY_IMPORT["prior"] = {*_BELOW}
+MAY_IMPORT["api"] = {*_BELOW, "prior"}
 MAY_IMPORT["testing"] = {*_BELOW}  # the suites drive what they test; nothing in the product imports them
-MAY_IMPORT["cli"] = {*_BELOW, "api"}
+MAY_IMPORT["cli"] = {*_BELOW, "prior", "api"}
 MAY_IMPORT["dashboard"] = {*_BELOW, "api"}
 MAY_IMPORT["__main__"] = {"cli"}
 

@@ -18,8 +18,11 @@ from fettle.core.errors import InvalidInput
 from fettle.core.protocols import Executor, Job, Problem
 from fettle.core.trial import Event, State, Trial
 from fettle.loop import Watch
+from fettle.prior import prior
 from fettle.proposing import Limits
+from fettle.storage import open_storage
 from fettle.study import Study
+from fettle.surrogates.meta.store import Store
 
 CONFIRM_RATIO = 0.25  # of the budget, kept for measuring the best again
 TRIAL_RATIO = 0.2  # of the budget, at most, for one trial
@@ -92,7 +95,7 @@ def serve(
     storage: Any = None,
     name: str | None = None,
     seed: int = 0,
-    algorithm: Any = "auto",
+    algorithm: Any = None,
     watch: Watch | None = None,
     **options: Any,
 ) -> Result:
@@ -101,6 +104,7 @@ def serve(
     model: an ONNX file, or precision -> file, the first being the reference. slo: "p99=50ms,errors=1%".
     objective: cost, throughput, latency, or several. budget: "5m" or seconds, confirmation included.
     stop_regret: the search ends where at most so much of the (first) objective could still be gained.
+    algorithm: None searches from what was measured of other models, where that knows the target's knobs, else "auto".
     options: see `fettle.problems.serve.problem.make` (rate, fix, params, inputs, input_shapes, prices,
     cores, memory_bytes, arrivals). Raises InvalidInput for whatever cannot be; an SLO that no configuration
     holds is no error: then `best` is None and the document says the best attainable figure.
@@ -113,21 +117,41 @@ def serve(
     if stop_regret is not None:
         limits["stop_regret"] = stop_regret
     problem = make(model, slo=slo, objective=objective, target=target, seed=seed, **options)
+    chosen, known = _algorithm(problem, algorithm, storage, name, watch)
     study = Study(
         problem.space,
         objectives=problem.objectives,
         constraints=problem.constraints,
-        algorithm=algorithm,
+        algorithm=chosen,
         seed=seed,
         storage=storage,
         name=name if name is not None else _free_name(storage, problem.label),
         experiment={
             **problem.record(),
+            **known,
             "budget": limits,
             "created_s": time.time(),
         },
     )
+    if watch is not None:
+        watch.on_event(study.log, Event("created", -1, study.log.experiment, time.time()))
     return carry_out(study, problem, watch=watch)
+
+
+def _algorithm(
+    problem: Problem, given: Any, storage: Any, name: str | None, watch: Watch | None
+) -> tuple[Any, dict[str, Any]]:
+    """Settings of the algorithm, and what the study's record says of them."""
+    if given is not None:
+        return given, {}
+    if name is not None and storage is not None:
+        stored = open_storage(storage)
+        if name in stored.studies():
+            return Study.open(name, stored).log.experiment["algorithm"], {}
+    if watch is not None:
+        watch.on_progress(0, {"phase": "reading earlier tasks"})
+    found = prior(problem, Store.default())
+    return found.algorithm or "auto", {"prior": found.record}
 
 
 def open_study(name: str, storage: Any) -> Result:
@@ -347,7 +371,5 @@ def stored_artifacts(study: Study) -> dict[str, str]:
 
 
 def _free_name(storage: Any, label: str) -> str:
-    from fettle.storage import open_storage
-
     taken = set(open_storage(storage).studies()) if storage is not None else set()
     return next(n for i in range(1, len(taken) + 2) if (n := label if i == 1 else f"{label}-{i}") not in taken)

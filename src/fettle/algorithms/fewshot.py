@@ -23,6 +23,7 @@ from fettle.core.protocols import Proposal
 from fettle.core.space import Params, Space
 from fettle.core.trial import Constraint, Objective, Outcome, Trial, TrialLog
 from fettle.surrogates.acquisition import log_ei
+from fettle.surrogates.gp import imputed
 from fettle.surrogates.meta.maml import AdaptedNetwork
 from fettle.surrogates.meta.methods import Fitted
 from fettle.surrogates.meta.model import MetaModel, load
@@ -44,10 +45,12 @@ _NO_FAULT = ("lost", "nan")
 @dataclass(frozen=True, slots=True)
 class FewShot:
     """model: a `fettle.meta` model or its file; without one this is gp_bo. features: figures that describe the new
-    task. sha256: of the model, filled in when the study is stored; a file that has changed is refused."""
+    task. cost: a metric, or "wall_s": improvement per cost is sought. sha256: of the model, filled in when the study
+    is stored; a file that has changed is refused."""
 
     model: MetaModel | str | Path | None = None
     features: Mapping[str, float] | None = None
+    cost: str = ""
     sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -86,7 +89,7 @@ class FewShot:
         seed: int,
         budget: int | None,
     ) -> "FewShotSearch":
-        plain = GPBO().build(space, objectives, constraints, seed, budget)
+        plain = GPBO(cost=self.cost).build(space, objectives, constraints, seed, budget)
         return FewShotSearch(self.loaded(), plain, objectives, constraints, features=self.features)
 
 
@@ -96,7 +99,7 @@ class _Told:
     x: Floats
     metrics: Mapping[str, float]
     failed: float  # NaN: nobody knows
-    bound: bool
+    bound: int  # of the objective: +1 it is at least what was told, -1 at most, 0 exactly
     feasible: bool
     views: Floats
 
@@ -141,7 +144,7 @@ class FewShotSearch:
         feasible = outcome.ok and math.isfinite(loss) and all(v <= 0 for v in outcome.violations)
         failed = (math.nan if outcome.failure in _NO_FAULT else 1.0) if not outcome.ok else 0.0
         x = self.knobs.encode([trial.params], self.space)[0]
-        bound = any(outcome.censored)
+        bound = round(self.objectives[0].sign) * (outcome.censored[0] if outcome.censored else 0)
         views = self._feasibility.views(x[None, : self._known])[:, 0]
         self._told[trial.number] = _Told(trial.params, x, outcome.metrics, failed, bound, feasible and not bound, views)
 
@@ -180,22 +183,24 @@ class FewShotSearch:
     def _one(self, model: MetaModel, waiting: Sequence[Params], rng: "Generator") -> Proposal | None:
         """None where the prior has lost its credit, or has nothing new."""
         objective = self.objectives[0]
-        fitted = self._fitted(model, objective.metric, waiting)
-        if fitted.credit < _DOUBT:
+        credit = self._fitted(model, objective.metric, waiting)
+        if credit.credit < _DOUBT:
             return None
         params, Z, views = self._candidates(waiting, rng)
         if not params:
             return None
-        worth = self._worth(model, objective, fitted, Z, waiting) + self._spared(Z, views)
+        bounded = [c.metric for c in self.constraints if c.metric in model.metrics]
+        fits = {objective.metric: credit, **{m: self._fitted(model, m, waiting) for m in bounded}}
+        worth = self._worth(model, fits, Z) + self._spared(Z, views)
+        if (dear := self.plain.log_cost(self.space.encode(params))) is not None:
+            worth = worth - dear
         best = int(np.argmax(worth))
-        mean, std = fitted.predict(Z[best : best + 1])
-        ends = backward(model.scale(objective.metric), mean + std * np.array([0.0, -1.96, 1.96])).tolist()
-        note = f"{model.method} of {len(model.tasks)} tasks, credit {fitted.credit:.0%}"
-        return Proposal(params[best], note, {objective.metric: [ends[0], *sorted(ends[1:])]})
+        note = f"{model.method} of {len(model.tasks)} tasks, credit {credit.credit:.0%}"
+        return Proposal(params[best], note, _predicted(model, fits, Z[best : best + 1]))
 
-    def _worth(
-        self, model: MetaModel, objective: Objective, fitted: Fitted, Z: Floats, waiting: Sequence[Params]
-    ) -> Floats:
+    def _worth(self, model: MetaModel, fits: Mapping[str, Fitted], Z: Floats) -> Floats:
+        objective = self.objectives[0]
+        fitted = fits[objective.metric]
         mean, std = fitted.predict(Z)
         scale = model.scale(objective.metric)
         held = [t.metrics[objective.metric] for t in self._told.values() if t.feasible]
@@ -205,8 +210,8 @@ class FewShotSearch:
         else:
             worth = improvement(mean, std, best, goal=objective.goal, log=scale == LOG)
         for constraint in self.constraints:
-            if constraint.metric in model.metrics:
-                worth = worth + self._within(model, constraint, Z, waiting)
+            if constraint.metric in fits:
+                worth = worth + _within(model, constraint, fits[constraint.metric], Z)
         return worth
 
     def _spared(self, Z: Floats, views: Floats) -> Floats:
@@ -218,29 +223,20 @@ class FewShotSearch:
         d = self._known
         return self._feasibility.log_chance(Z[:, :d], views, X[:, :d], failed, seen)
 
-    def _within(self, model: MetaModel, constraint: Constraint, Z: Floats, waiting: Sequence[Params]) -> Floats:
-        from scipy.special import log_ndtr
-
-        upper = constraint.upper is not None
-        bound = forward(model.scale(constraint.metric), np.array([constraint.upper if upper else constraint.lower]))[0]
-        fitted = self._fitted(model, constraint.metric, waiting)
-        mean, std = fitted.predict(Z)
-        std = np.hypot(std, fitted.noise)
-        if not math.isfinite(bound):  # of no logarithm: every figure is above it
-            return np.full(len(Z), -50.0 if upper else 0.0)
-        result: Floats = np.maximum(log_ndtr((bound - mean) / std * (1.0 if upper else -1.0)), -50.0)
-        return result
-
     def _fitted(self, model: MetaModel, metric: str, waiting: Sequence[Params]) -> Fitted:
         """Pending params count as if they had come out as expected (Ginsbourger et al. 2010)."""
-        scale, learned = model.scale(metric), model.of(metric, self._features)
-        rows = [t for t in self._told.values() if metric in t.metrics and t.failed != 1.0 and not t.bound]
+        scale, learned, columns = model.scale(metric), model.of(metric, self._features), self.knobs.columns
+        own = metric == self.objectives[0].metric  # bounds of other metrics are not told apart from figures
+        rows = [t for t in self._told.values() if metric in t.metrics and t.failed != 1.0 and (own or not t.bound)]
         y = forward(scale, np.array([t.metrics[metric] for t in rows]))
-        known = np.isfinite(y)
+        known = np.flatnonzero(np.isfinite(y))[-_LEARNED_FROM:]
         X = np.array([t.x for t in rows]).reshape(-1, len(self.knobs))[known]
-        X, y = X[-_LEARNED_FROM:], y[known][-_LEARNED_FROM:]
-        columns = self.knobs.columns
-        fitted = learned.fit(X, y, columns=columns)
+        y, bound = y[known], np.array([t.bound for t in rows], int)[known]
+        exact = bound == 0
+        fitted = learned.fit(X[exact], y[exact], columns=columns)
+        if not exact.all():
+            y = imputed(fitted, X, y, bound)
+            fitted = learned.fit(X, y, columns=columns)
         inside = [params for params in waiting if self.space.contains(params)]
         if not inside:
             return fitted
@@ -276,3 +272,28 @@ def improvement(mean: Floats, std: Floats, best: float | None, *, goal: str, log
     sign = 1.0 if goal == "minimize" else -1.0
     losses = sign * mean
     return log_ei(losses, std, float(losses.max()) if best is None else sign * best)[0]
+
+
+def _within(model: MetaModel, constraint: Constraint, fitted: Fitted, Z: Floats) -> Floats:
+    """(m,): log-probability that the constraint holds."""
+    from scipy.special import log_ndtr
+
+    upper = constraint.upper is not None
+    bound = forward(model.scale(constraint.metric), np.array([constraint.upper if upper else constraint.lower]))[0]
+    mean, std = fitted.predict(Z)
+    std = np.hypot(std, fitted.noise)
+    if not math.isfinite(bound):  # of no logarithm: every figure is above it
+        return np.full(len(Z), -50.0 if upper else 0.0)
+    result: Floats = np.maximum(log_ndtr((bound - mean) / std * (1.0 if upper else -1.0)), -50.0)
+    return result
+
+
+def _predicted(model: MetaModel, fits: Mapping[str, Fitted], z: Floats) -> dict[str, list[float]]:
+    """Metric -> value, and the ends of the 95 % interval of a measurement of it, at one point z (1, D)."""
+    found = {}
+    for metric, fitted in fits.items():
+        mean, std = fitted.predict(z)
+        spread = np.hypot(std, fitted.noise) * np.array([0.0, -1.96, 1.96])
+        value, *ends = backward(model.scale(metric), mean + spread).tolist()
+        found[metric] = [value, *sorted(ends)]
+    return found

@@ -140,6 +140,15 @@ class GaussianProcessSearch:
             return Trust()
         return Trust(any(loss.noisy for loss in losses), max(_explained(loss.process) for loss in losses))
 
+    def log_cost(self, U: Floats) -> Floats | None:
+        """U (m, d) -> (m,): logarithm of what a trial is expected to cost; None where none or nothing is known."""
+        arrays = self.history.arrays
+        self._fits.at(self.history.version)
+        part = Part.whole(arrays)
+        if not self.settings.cost or (process := log_cost(self._fits, part, arrays)) is None:
+            return None
+        return process.predict(U)[0]
+
     def _believed(self) -> Belief:
         """Of the whole space; kept until the next tell."""
         arrays = self.history.arrays

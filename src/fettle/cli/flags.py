@@ -96,9 +96,8 @@ serve_options = together(
     click.option("--prices", metavar="FILE", help="Price table (YAML)."),
     click.option(
         "--algorithm",
-        default="auto",
-        show_default=True,
-        help=f"What proposes configurations: {', '.join(_ALGORITHMS)}.",
+        help=f"What proposes configurations: {', '.join(_ALGORITHMS)}; default: a search that starts from what was "
+        "measured of other models, where that knows the target's knobs, else auto.",
     ),
     click.option(
         "--command",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fettle.core.trial import Event, State, Trial, TrialLog
+from fettle.prior import said
 from fettle.report.figures import duration, figure, label, setting, with_interval
 from fettle.report.text import plain, shorten
 
@@ -165,6 +166,8 @@ class LiveView:
         log, best = self._log, self._log.incumbent
         lines.append(("best", Text(f"trial {best.number}: {figures(log, best)}" if best else "none yet", style="bold")))
         lines.append(("trials", Text(_counts(log))))
+        if known := log.experiment.get("prior"):
+            lines.append(("prior", Text(plain(said(known), limit=300))))
         running = [log.trials[n] for n in sorted(log.running)]
         for trial in running[:4]:
             lines.append((f"trial {trial.number}", Text(shorten(parameters(trial), 160))))
@@ -183,7 +186,9 @@ class LiveView:
 def describe(log: TrialLog, event: Event) -> str:
     """One event in a line; "" for those that tell a reader nothing."""
     if event.kind == "created":
-        return f"study {plain(event.payload.get('name', ''), limit=80)} begun"
+        begun = f"study {plain(event.payload.get('name', ''), limit=80)} begun"
+        known = event.payload.get("prior")
+        return f"{begun}; {plain(said(known), limit=300)}" if known else begun
     if event.kind not in ("started", "told", "lost", "remeasured") or not 0 <= event.number < len(log.trials):
         return ""
     trial = log.trials[event.number]

@@ -296,6 +296,29 @@ class Problem(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """An earlier task, told in the params and metrics of a problem: rows of (params, metrics)."""
+
+    name: str
+    rows: Sequence[tuple[Params, Mapping[str, float]]]
+    features: Mapping[str, float]
+
+
+@runtime_checkable
+class Experienced(Protocol):
+    """A problem that measurements of other tasks say something of."""
+
+    @property
+    def features(self) -> Mapping[str, float]:
+        """Figures that describe the task."""
+        ...
+
+    def earlier(self, collected: Sequence[Any]) -> Sequence[Earlier]:
+        """The most similar tasks of those that ship, and of further ones that were collected here."""
+        ...
+
+
 @runtime_checkable
 class Posterior(Protocol):
     """A fitted surrogate; immutable."""
@@ -335,6 +358,15 @@ class Target(Protocol):
 
     def apply(self, params: Params) -> Request | None:
         """How a hot knob is set on the running server; None where it needs a restart."""
+        ...
+
+
+@runtime_checkable
+class InSessions(Protocol):
+    """A target whose work is done by ONNX Runtime sessions, so that measurements of these say something of it."""
+
+    def sessions(self, params: Params, machine: Machine) -> Params:
+        """What params amount to: workers, threads, spinning, max_batch, max_wait_s, graph_optimization, cores."""
         ...
 
 

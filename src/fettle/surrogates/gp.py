@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fettle.core.domains import Column
+from fettle.core.protocols import Posterior
 from fettle.surrogates.kernel import (
     NOISE,
     PRODUCT,
@@ -358,7 +359,7 @@ class GPPosterior:
         return result
 
 
-def imputed(process: GPPosterior, X: Floats, y: Floats, censored: Floats) -> Floats:
+def imputed(process: Posterior, X: Floats, y: Floats, censored: Floats) -> Floats:
     """y (n,) where bounds (censored +1: y is at least that, -1: at most) are replaced by what `process`, which knows
     the exact ones, expects beyond them: the mean of a truncated normal."""
     from scipy.special import erfcx

@@ -32,6 +32,7 @@ _NO_END = {"timeout", "stalled", "unfinished"}  # kinds of error of answers that
 _SEARCH_S = 20.0  # of probing at most; most servers take much less to reach the half-width
 _AGAIN_S = 6.0
 _HALF_WIDTH = 0.08  # of the rate's interval
+_SURE = 2.0  # times the low end of an expected rate is the high one, at most, for a search to start there
 _LIMIT_S = 60.0  # for a trial that nobody has given a limit
 _OPERATING, _AT_RATE = 2.4, 4.0  # times the requests that the percentile takes, as slow ones come in bursts
 
@@ -148,7 +149,8 @@ def _figures(run: _Run, mode: str, rate: float | None, observer: TreeObserver) -
         return _priced(run, _at_rate(run, rate), observer)
     capacity = max(warm.throughput_rps, 1.0)
     # A guess from elsewhere is checked against what the warm-up has shown.
-    start = min(rate, 1.1 * capacity) if rate else 0.85 * capacity
+    guess = rate or _foreseen(run, observer)
+    start = min(max(guess, 0.1 * capacity), 1.1 * capacity) if guess else 0.85 * capacity
     result = _calm(run, lambda: _search(run, start, observer, known=bool(rate)))
     return _priced(run, _answered(run, result, observer), observer)
 
@@ -188,6 +190,16 @@ def _floor(run: _Run, observer: TreeObserver) -> float | None:
         return best.get("throughput_rps")
     cost = best.get("cost_per_million")
     return None if not cost else rate_for(_cost_per_hour(run, observer), cost)
+
+
+def _foreseen(run: _Run, observer: TreeObserver) -> float | None:
+    """The rate that the algorithm expected, where it was sure enough."""
+    expected = run.ctx.predicted or {}
+    value, low, high = expected.get("throughput_rps") or (0.0, 0.0, 0.0)
+    if not value and "cost_per_million" in expected:
+        hourly = _cost_per_hour(run, observer)
+        value, high, low = (rate_for(hourly, cost) for cost in expected["cost_per_million"])
+    return value if 0.0 < high <= _SURE * low else None
 
 
 def _calm(run: _Run, work: Callable[[], RateResult]) -> RateResult:

@@ -7,21 +7,25 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from fettle import registry
 from fettle.core.errors import InvalidInput
-from fettle.core.protocols import Confirmation, Context, Measure, Metrics, Target
+from fettle.core.protocols import Confirmation, Context, Earlier, Measure, Metrics, Target
 from fettle.core.serving import Machine, Model, Tensors
 from fettle.core.space import Space
 from fettle.core.trial import Constraint, Objective, Params, State, Trial
 from fettle.host.machine import fingerprint, machine, machine_lock
 from fettle.host.redact import redact, redact_env
+from fettle.problems.runtimes.onnxgraph import model_features
 from fettle.problems.serve import codec
 from fettle.problems.serve.batching import narrowed
+from fettle.problems.serve.collect.rows import Measurements, measurements
 from fettle.problems.serve.confirm import confirm
 from fettle.problems.serve.cost import Prices
+from fettle.problems.serve.earlier import stand_ins
 from fettle.problems.serve.export import export_server
 from fettle.problems.serve.model import agreement, load_model, reference, samples
 from fettle.problems.serve.priority import place
@@ -34,6 +38,8 @@ OBJECTIVES: Mapping[str, Objective] = {
 }
 PACKAGES = ("fettle", "numpy", "scipy", "onnx", "onnxruntime", "mosec", "uvloop")
 ARRIVALS = ("poisson", "constant")
+SHIPPED = Path(str(files("fettle.data"))) / "meta" / "onnxruntime-cpu.jsonl.gz"
+_STAND_INS, _POINTS = 12, 250
 _TOP = 3
 _LEAST_BYTES = 16 << 20
 
@@ -125,6 +131,16 @@ class ServeProblem:
                     "put the old file back, or start a new study",
                 )
         return problem
+
+    @functools.cached_property
+    def features(self) -> Mapping[str, float]:
+        """Figures of the reference model, by its graph."""
+        shapes = {spec.name: spec.shape for spec in self.model.inputs}
+        return model_features(self.model.path, input_shapes=shapes)
+
+    def earlier(self, collected: Sequence[Measurements]) -> list[Earlier]:
+        measured = [*collected, *measurements(SHIPPED)] if SHIPPED.is_file() else collected
+        return stand_ins(self, measured, n=_STAND_INS, points=_POINTS)
 
     def record(self) -> dict[str, Any]:
         """What a study's record holds besides the space and the objectives."""

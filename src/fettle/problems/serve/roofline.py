@@ -4,6 +4,7 @@ A prior mean and nothing more: published predictors of this kind are off by a th
 are rough shares of what a machine's best matrix product reaches. Live trials decide.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 from fettle.core.space import Params
@@ -29,15 +30,16 @@ def roofline(features: Mapping[str, float], machine: Mapping[str, float]) -> Cal
     """Params -> {throughput_rps, latency_p50_s} with all workers busy.
 
     features: of the model in fp32, from `runtimes.onnxgraph`; machine: from `runtimes.probe`. The params read are
-    workers, threads, max_batch, precision (int8 is fast only where "extended" or "all" joins its operators) and
-    graph_optimization; any of them may be absent.
+    workers, threads, cores (those that they may use), max_batch, precision (int8 is fast only where "extended" or "all"
+    joins its operators) and graph_optimization; any of them may be absent.
     """
-    flops, cores = features["flops"], max(1.0, machine["cores"])
+    flops = features["flops"]
     shares = {kind: features.get(f"share_{kind}", 0.0) for kind in _EFFICIENCY}
     slowdown = sum(share / _EFFICIENCY[kind] for kind, share in shares.items()) or 1.0
 
     def predict(params: Params) -> dict[str, float]:
         workers, threads = int(params.get("workers", 1)), int(params.get("threads", 1))
+        cores = max(1.0, min(machine["cores"], float(params.get("cores", math.inf))))
         batch = int(params.get("max_batch", 1))
         level = str(params.get("graph_optimization", "all"))
         int8 = params.get("precision", "fp32") == "int8"

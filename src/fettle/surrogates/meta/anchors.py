@@ -24,6 +24,7 @@ _LEARNED_TASKS, _LEARNED_POINTS = 6, 70
 _ROUNDS = 6
 _NOISE = 0.01  # of a task's deviation, as a share of its variance
 _KEPT = 20_000  # interpolated values
+_DIGITS = 10
 _INTERPOLATED = 400  # anchors that values elsewhere are interpolated from
 
 
@@ -219,5 +220,6 @@ class Basis:
         if self._solved is None:
             K = cross(self.anchors.theta, given, given, self._words) + _NOISE * np.eye(len(self._some))
             self._solved = np.linalg.solve(K, G - middle)
-        result: Floats = middle + cross(self.anchors.theta, Points(Z), given, self._words) @ self._solved
+        values = middle + cross(self.anchors.theta, Points(Z), given, self._words) @ self._solved
+        result: Floats = np.round(values, _DIGITS)  # a row must not depend on those that it is worked out with
         return result

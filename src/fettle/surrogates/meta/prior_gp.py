@@ -27,6 +27,7 @@ PLAIN = (0.25, 1.0, 4.0)  # its variances, in units of the total one
 _WIDE = 30.0  # variance of the level, in units of that over the tasks, and of the tasks' own
 _SIZES, _DRAWS, _LEFT_OUT = (4, 10), 6, 12
 _JUDGED = 30  # points of a task by which it is said to be like the others, or not
+_JITTER = 1e-9
 _LEAST = 1e-3  # share of a mixture from which a process is worth its time
 
 
@@ -136,7 +137,8 @@ class Parts:
 
     def covariance(self, w: float, s: float, noise: float) -> Floats:
         result: Floats = s * (w * self.C + (1.0 - w) * self.K) + self.level
-        result[np.diag_indices(len(result))] += noise * self.variance
+        jitter = _JITTER * (self.level + s * self.variance)  # tasks that hardly differ leave nothing else to stand on
+        result[np.diag_indices(len(result))] += noise * self.variance + jitter
         return result
 
     def evidence(self, z: Floats, w: float, s: float, noise: float) -> float:

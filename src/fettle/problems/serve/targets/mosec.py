@@ -102,6 +102,18 @@ class Mosec:
     def apply(self, params: Params) -> Request | None:
         return None
 
+    def sessions(self, params: Params, machine: Machine) -> Params:
+        batching = params.get("batching") == "on"
+        return {
+            "workers": params["workers"],
+            "threads": params.get("threads", 1),
+            "spinning": params.get("spinning", False),
+            "max_batch": params["batching.on.max_batch"] if batching else 1,
+            "max_wait_s": params["batching.on.max_wait_ms"] / 1000 if batching else 0.0,
+            "graph_optimization": params["graph_optimization"],
+            "cores": params.get("cores", len(machine.cores)),
+        }
+
     def _config(self, model: Model, params: Params) -> dict[str, Any]:
         batching = params.get("batching") == "on"
         return {
