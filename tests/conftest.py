@@ -28,6 +28,12 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees the user's earlier tasks, or leaves any."""
+    monkeypatch.setenv("FETTLE_META", str(tmp_path_factory.getbasetemp() / "meta"))
+
+
 def _there(what: str) -> bool:
     if what == "cgroup":
         from fettle.host.limits import isolation_mode
