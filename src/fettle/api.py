@@ -15,7 +15,7 @@ import numpy as np
 from fettle import registry
 from fettle.core.answer import effective
 from fettle.core.errors import InvalidInput
-from fettle.core.protocols import Executor, Job, Problem
+from fettle.core.protocols import Executor, Job, Priced, Problem
 from fettle.core.trial import Event, State, Trial
 from fettle.loop import Watch
 from fettle.prior import prior
@@ -105,7 +105,7 @@ def serve(
     objective: cost, throughput, latency, or several. budget: "5m" or seconds, confirmation included.
     stop_regret: the search ends where at most so much of the (first) objective could still be gained.
     algorithm: None searches from what was measured of other models, where that knows the target's knobs, else "auto".
-    options: see `fettle.problems.serve.problem.make` (rate, fix, params, inputs, input_shapes, prices,
+    options: see `fettle.problems.serve.problem.make` (rate, requests, fix, params, inputs, input_shapes, prices,
     cores, memory_bytes, arrivals). Raises InvalidInput for whatever cannot be; an SLO that no configuration
     holds is no error: then `best` is None and the document says the best attainable figure.
     """
@@ -272,6 +272,7 @@ def _search(
             study.run(
                 problem.evaluate,
                 stop_regret=(study.log.experiment.get("budget") or {}).get("stop_regret"),
+                stop_gain=_worth(study, problem),
                 trials=started + 1 if trials is None else min(trials, started + 1),
                 timeout_s=left,
                 executor=executor,
@@ -279,6 +280,12 @@ def _search(
                 failures=_HOPELESS,
                 watch=watch,
             )
+
+
+def _worth(study: Study, problem: Problem) -> float | None:
+    """What a further trial has to gain to be worth its price."""
+    n = len(study.log.ended)
+    return problem.worth(study.log.seconds / n) if n and isinstance(problem, Priced) else None
 
 
 def _try_baseline_again(study: Study) -> None:

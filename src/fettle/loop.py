@@ -14,6 +14,7 @@ from fettle.core.result import missing
 from fettle.core.space import Space
 from fettle.core.trial import Event, Objective, Report, State, Trial, TrialLog
 from fettle.proposing import LEASE_S, Limits
+from fettle.surrogates.gain import is_spent
 from fettle.surrogates.regret import checked, is_enough
 
 _log = logging.getLogger(__name__)
@@ -89,7 +90,12 @@ class _Loop:
             self.tell_watch(Event("started", trial.number, {"params": trial.params}, time.time()))
 
     def is_enough(self) -> bool:
-        """The stop rule, looked at where the count of ended trials has passed another of its fixed ones."""
+        """The stop rules. The remaining regret is looked at where the count of ended trials has passed another of its
+        fixed ones."""
+        gain = self.limits.stop_gain
+        if gain is not None and is_spent(self.study.log, gain):
+            _log.info("study %r ends: the last trials were expected to gain less than %g", self.study.name, gain)
+            return True
         count, below = checked(len(self.study.log.ended)), self.limits.stop_regret
         if below is None or count == self.looked_at:
             return False

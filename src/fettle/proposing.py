@@ -19,7 +19,8 @@ class Limits:
     """When to stop. trials: started in the study, retries included. units: the sum of started fidelities
     (1 a trial where there is none). timeout_s: nothing starts after it. trial_limit_s: wall-clock of one trial.
     failures: the search ends where so many trials have failed and none was completed. stop_regret: it ends where at
-    most so much of the first objective could still be gained (see `surrogates.regret`); loops look at that, not `room`.
+    most so much of the first objective could still be gained (see `surrogates.regret`), stop_gain: where the last ones
+    were expected to gain less than that (see `surrogates.gain`); loops look at both, not `room`.
     """
 
     trials: int | None = None
@@ -28,9 +29,10 @@ class Limits:
     trial_limit_s: float | None = None
     failures: int | None = None
     stop_regret: float | None = None
+    stop_gain: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("trials", "units", "timeout_s", "trial_limit_s", "failures", "stop_regret"):
+        for name in ("trials", "units", "timeout_s", "trial_limit_s", "failures", "stop_regret", "stop_gain"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidInput(f"expected {name} above 0, got {value!r}", f"leave {name} out for no limit")

@@ -287,12 +287,14 @@ class Study:
         trial_limit_s: float | None = None,
         failures: int | None = None,
         stop_regret: float | None = None,
+        stop_gain: float | None = None,
         watch: Any = None,
     ) -> "Study":
         """Runs trials until `trials` have been started in the study, the time or the units are used up, the space is
-        exhausted, or at most `stop_regret` of the first objective could still be gained (`regret`, looked at after
-        10, 15, 20 ... ended trials). No trial starts after `timeout_s`; a running one may end after it."""
-        limits = Limits(trials, budget_units, timeout_s, trial_limit_s, failures, stop_regret)
+        exhausted, at most `stop_regret` of the first objective could still be gained (`regret`, looked at after 10, 15,
+        20 ... ended trials), or the last three trials were each expected to gain less than `stop_gain` of it. No trial
+        starts after `timeout_s`; a running one may end after it."""
+        limits = Limits(trials, budget_units, timeout_s, trial_limit_s, failures, stop_regret, stop_gain)
         return run(self, evaluate, limits=limits, executor=executor, workers=workers, watch=watch)
 
     def beat(self, number: int, lease_s: float) -> None:

@@ -48,6 +48,12 @@ serve_options = together(
         type=float,
         help="Ends the search where less than X of the objective could still be gained.",
     ),
+    click.option(
+        "--requests",
+        metavar="N",
+        type=float,
+        help="How many the answer is to serve: ends the search where a trial costs more than it is expected to save.",
+    ),
     click.option("--target", default="mosec", show_default=True, help="The inference server: mosec, command."),
     click.option(
         "--model-variant",

@@ -24,6 +24,7 @@ def serve_arguments(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "seed": options["seed"],
         "algorithm": options["algorithm"],
         "rate": options["rate"],
+        "requests": options["requests"],
         "fix": dict(pairs(options["fix"], "--fix", "workers=2")),
         "params": {k: listed(v) for k, v in pairs(options["param"], "--param", "max_batch=1,2,4")},
         "inputs": options["inputs"],

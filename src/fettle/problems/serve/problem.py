@@ -49,7 +49,8 @@ class ServeProblem:
     """See `fettle.core.protocols.Problem`. Made by `make`, and by `from_spec` on resume.
 
     rate: the offered rate at which latency is an objective; None until the defaults have been measured.
-    memory_bytes: what the server is allotted and charged; None charges its peak with a margin.
+    requests: how many the answer is to serve, which is what a trial has to pay for. memory_bytes: what the server is
+    allotted and charged; None charges its peak with a margin.
     """
 
     model: Model
@@ -60,6 +61,7 @@ class ServeProblem:
     given: Mapping[str, Any]  # the options as JSON, from which `from_spec` makes the problem again
     prices: Prices = field(default_factory=Prices)
     rate: float | None = None
+    requests: float | None = None
     arrivals: str = "poisson"
     inputs: Path | None = None
     machine: Machine = field(default_factory=machine)
@@ -168,6 +170,13 @@ class ServeProblem:
         found = next((t.artifacts["rate"] for t in trials if "rate" in t.artifacts), None)
         return self if found is None else dataclasses.replace(self, rate=found)
 
+    def worth(self, seconds: float) -> float | None:
+        if self.requests is None:
+            return None
+        here = self.machine
+        hourly = self.prices.per_hour(cores=len(here.cores), memory_bytes=here.memory_bytes)
+        return hourly * seconds / 3600 / (self.requests / 1e6)
+
     def alone(self, timeout_s: float) -> AbstractContextManager[None]:
         return machine_lock(timeout_s)
 
@@ -218,6 +227,7 @@ def make(
     objective: "str | Sequence[str]" = "cost",
     target: "str | Mapping[str, Any]" = "mosec",
     rate: float | None = None,
+    requests: float | None = None,
     fix: Mapping[str, Any] | None = None,
     params: Mapping[str, Sequence[Any]] | None = None,
     inputs: "str | Path | None" = None,
@@ -233,6 +243,10 @@ def make(
     chosen = _objectives(objective)
     if rate is not None and not (_is_number(rate) and 0 < rate < math.inf):
         raise InvalidInput(f"expected a rate above 0 requests/s, got {rate!r}", "e.g. --rate 100")
+    if requests is not None and not (_is_number(requests) and 0 < requests < math.inf):
+        raise InvalidInput(f"expected more than 0 requests, got {requests!r}", "e.g. --requests 1e9")
+    if requests is not None and chosen != ("cost",):
+        raise InvalidInput("requests are a stop rule for the objective cost alone", "leave out --requests")
     if memory_bytes is not None and not (_is_number(memory_bytes) and memory_bytes >= _LEAST_BYTES):
         raise InvalidInput(f"expected at least {_LEAST_BYTES} bytes of memory, got {memory_bytes!r}", "leave it out")
     if arrivals not in ARRIVALS:
@@ -246,6 +260,7 @@ def make(
     given = {
         "target": dict(target) if isinstance(target, Mapping) else target,
         "rate": rate,
+        "requests": requests,
         "fix": dict(fix or {}),
         "params": {k: list(v) for k, v in (params or {}).items()},
         "inputs": None if samples_path is None else str(samples_path),
@@ -265,6 +280,7 @@ def make(
         given=_without_secrets(given),
         prices=table,
         rate=rate,
+        requests=requests,
         arrivals=arrivals,
         inputs=samples_path,
         machine=here,
