@@ -192,7 +192,7 @@ class FewShotSearch:
         bounded = [c.metric for c in self.constraints if c.metric in model.metrics]
         fits = {objective.metric: credit, **{m: self._fitted(model, m, waiting) for m in bounded}}
         worth = self._worth(model, fits, Z) + self._spared(Z, views)
-        if (dear := self.plain.log_cost(self.space.encode(params))) is not None:
+        if self.plain.settings.cost and (dear := self.plain.log_cost(self.space.encode(params))) is not None:
             worth = worth - dear
         best = int(np.argmax(worth))
         note = f"{model.method} of {len(model.tasks)} tasks, credit {credit.credit:.0%}"
