@@ -10,8 +10,8 @@
 Rows land in bench/results/fewshot/<set>.jsonl, one for each (case, method, seed); the same command goes on where it
 was. A row: to90, to95: samples until that share of the best option (no run is cut off before it), regret: mean of
 1 - share over samples 1 to 20, at: regret after 5, 10 and 20 samples. Until something is allowed the regret is 1.
-Rows of the own set have the best share after each of 20 samples (curve) and the points of the space that differ (size),
-and --land makes bench/results/fewshot_own.json of them, with the figure.
+Rows of the own set have [samples, share] whenever the best share got better (t) and the points of the space that differ
+(size), and --land makes bench/results/fewshot_own.json of them, with the figure.
 """
 
 import argparse
@@ -155,11 +155,25 @@ def run(case: Case, method: str, seed: int, model: MetaModel | None) -> Row:
         "method": method, "seed": seed, "to90": reached[90], "to95": reached[95], "n": len(shares),
         "regret": round(float(regret[:20].mean()), 5), "at": {n: round(float(regret[n - 1]), 5) for n in (5, 10, 20)},
         "ms": round(ms, 2),
-    } | ({"curve": [round(float(s), 4) for s in padded[:20]], "size": case.size} if case.size else {})  # fmt: skip
+    } | ({"t": steps(shares), "size": case.size} if case.size else {})  # fmt: skip
+
+
+def steps(shares: Sequence[float]) -> list[tuple[int, float]]:
+    """(samples, share) whenever the best share got better."""
+    better = [n for n in range(len(shares)) if shares[n] > (shares[n - 1] if n else 0.0)]
+    return [(n + 1, round(float(shares[n]), 4)) for n in better]
 
 
 def path_of(name: str, folder: Path) -> Path:
     return folder / "fewshot" / (re.sub(r"[^A-Za-z0-9_]+", "_", name) + ".jsonl")
+
+
+def mend(path: Path) -> None:
+    """Takes away a last line that was cut off, so that the next one begins where it did."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        data = path.read_bytes()
+        os.truncate(path, data.rfind(b"\n") + 1)
 
 
 def load(path: Path) -> dict[tuple[str, str, int], Row]:
@@ -186,7 +200,7 @@ def plan(options: argparse.Namespace, name: str) -> Iterator[tuple[Case, str, in
 def measure(options: argparse.Namespace, name: str, until: float) -> bool:
     """Runs what is missing of one set; False when time is up."""
     path = path_of(name, options.folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    mend(path)
     done, models = load(path), dict[tuple[str, str, int], MetaModel]()
     for case, method, seed in plan(options, name):
         if (case.name, method, seed) in done:

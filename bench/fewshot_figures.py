@@ -22,13 +22,21 @@ DRAWN = {
 }  # fmt: skip
 BANDS = ("prior_gp", "gp_bo", "random")
 SHARES, PERCENTS = (90, 95), (1.0, 2.0, 5.0)
-_EASY, _FEW_MODELS, _SAME = 3, 5, 0.98
+_EASY, _FEW_MODELS, _SAME, _DRAWN_N = 3, 5, 0.98, 20
 Row = dict[str, Any]
 
 
 def samples(row: Row, share: int) -> int:
     """To that share of the best option; one more than there were, where it was not reached."""
     return int(row[f"to{share}"] or row["n"] + 1)
+
+
+def curve(row: Row) -> list[float]:
+    """Best share after 1 to 20 samples."""
+    found = [0.0] * _DRAWN_N
+    for n, share in row["t"]:
+        found[n - 1 :] = [share] * (_DRAWN_N - n + 1)
+    return found
 
 
 def balanced(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -57,8 +65,9 @@ def by_model(rows: Sequence[Row], share: int, cases: set[str]) -> dict[str, floa
 
 
 def method_row(method: str, rows: Sequence[Row]) -> Row:
-    curves = np.array([row["curve"] for row in rows])
-    at = {p: 1.0 - np.array([row["curve"][within(row["size"], p) - 1] for row in rows]) for p in PERCENTS}
+    curves = np.array([curve(row) for row in rows])
+    sizes = [row["size"] for row in rows]
+    at = {p: 1.0 - np.array([c[within(n, p) - 1] for c, n in zip(curves, sizes, strict=True)]) for p in PERCENTS}
     made: Row = {
         "row": "method", "method": method, "runs": len(rows), "seeds": len({row["seed"] for row in rows}),
         "cases": len({row["case"] for row in rows}), "models": len({row["group"] for row in rows}),
@@ -98,7 +107,7 @@ def hard_row(whole: dict[str, list[Row]], share: int) -> Row:
 
 def static_row(rows: Sequence[Row]) -> Row:
     """How often the policy's first configuration is as good as the optimum."""
-    first = np.array([row["curve"][0] for row in rows])
+    first = np.array([curve(row)[0] for row in rows])
     return {"row": "static", "cases": len(rows), "within_2_percent": float(np.mean(first >= _SAME))}
 
 
@@ -114,8 +123,7 @@ def table(rows: Sequence[Row]) -> list[Row]:
 
 def picture(made: Sequence[Row]) -> str:
     """Best share so far against samples: medians; from the 10th to the 90th percentile for three of them."""
-    n = 20
-    frame = Frame(Scale(1.0, float(n), 60.0, 430.0), Scale(0.0, 1.0, 330.0, 40.0))
+    frame = Frame(Scale(1.0, float(_DRAWN_N), 60.0, 430.0), Scale(0.0, 1.0, 330.0, 40.0))
     curves = {row["method"]: row["curve"] for row in made if row["row"] == "method" and row["method"] in DRAWN}
     size = next(row["median"] for row in made if row["row"] == "space")
     parts = []

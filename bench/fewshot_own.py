@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Own:
-    """told: model -> its measurements as a search sees them. means: one row per point. sizes: of the fully measured
-    models, the points that really differ: neighbours whose throughput and p50 are within 3 % count once."""
+    """told: model -> its measurements as a search sees them. means: one row per point. sizes: points; of the fully
+    measured models, those that differ: neighbours whose throughput and p50 are within 3 % count once."""
 
     space: Space
     told: Mapping[str, Task]
@@ -58,7 +59,8 @@ class Own:
                 made.append((line["params"], metrics, line.get("failure", "")))
             told[name] = Task(name, made, space=space, features=figures)
             means[name] = Task(name, averaged(made, space), space=space, features=figures)
-        return cls(space, told, means, meta_figures.distinct(meta_figures.Table.of(found)))
+        sizes = {name: len(task.rows) for name, task in means.items()}
+        return cls(space, told, means, sizes | meta_figures.distinct(meta_figures.Table.of(found)))
 
     def full(self) -> list[str]:
         """Models of which every point was measured, the cheapest to run first."""
@@ -87,7 +89,7 @@ def overheads(lines: list[Line]) -> dict[tuple[Any, ...], float]:
     lines. Medians, as a line now and then waited for strangers to be quiet; those that were tried twice are left out.
     """
     found: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         if line["tries"] == 1:
             found[_kind(line)].append(max(0.0, line["at"] - before["at"] - line["seconds"]))
     whole = float(np.median([s for one in found.values() for s in one])) if found else 0.0
