@@ -178,6 +178,14 @@ def fewshot_own(rows: Rows) -> Iterator[str]:
         regret = " / ".join(f"{r[0]:.1%}" for r in row["regret_at_percent"].values())
         what = f"| {row['method']} | {cost[0]} | {cost[1]} | {regret} | {row['ms']:.1f} "
         yield f"{what}| {row['cases']} | {row['models']} | {row['seeds']} |"
+    yield ""
+    for row in (r for r in rows if r["row"] == "bars"):
+        yield f"| {row['method']} | figure | bar |"
+        yield "|" + " --- |" * 3
+        for what, figure, bar, holds in row["bars"]:
+            verdict = "holds" if holds else "MISSED"
+            side = "at least" if "times" in what else "at most"
+            yield f"| {what} | {figure:.3g} | {side} {bar:g}: {verdict} |"
     for row in hard:
         yield ""
         yield f"**To {row['share']} %** the static policy needs more than 3 samples in {row['cases']} of {row['of']} "
@@ -185,8 +193,7 @@ def fewshot_own(rows: Rows) -> Iterator[str]:
         yield ": on such machines static suffices." if row["static_suffices"] else "."
         if row["against"]:
             ratios = [f"{name} {a['ratio']:.1f} times (p {a['p']:.2g})" for name, a in row["against"].items()]
-            yield f"There the others need, of what prior_gp needs: {', '.join(ratios)} (bar 3 times for fine_tuning "
-            yield "and gp_bo; Wilcoxon over models)."
+            yield f"There the others need, of what prior_gp needs: {', '.join(ratios)} (Wilcoxon over models)."
     for row in (r for r in rows if r["row"] == "static"):
         yield ""
         yield f"In {row['within_2_percent']:.0%} of the {row['cases']} cases the best static configuration is within "

@@ -165,6 +165,9 @@ def test_hard_cases_are_compared_over_models() -> None:
     ours = next(r for r in found if r["row"] == "method" and r["method"] == "prior_gp")
     assert ours["to95"]["median"] == 3.5 and ours["to95"]["geometric"] == pytest.approx(math.sqrt(10.0))
     assert ours["regret_at_percent"]["5"][0] == 0.0 and ours["regret_at_percent"]["1"][0] == 1.0
+    bars = {what: (figure, holds) for what, figure, _, holds in next(r for r in found if r["row"] == "bars")["bars"]}
+    assert bars["median samples to 90 %"] == (3.5, False) and bars["median samples to 95 %"] == (3.5, True)
+    assert bars["gp_bo: times the samples to 95 %, hard cases"][1]
     assert next(r for r in found if r["row"] == "static")["within_2_percent"] == 0.5
 
 
