@@ -183,14 +183,14 @@ def fewshot_own(rows: Rows) -> Iterator[str]:
         yield f"| {row['method']} | figure | bar |"
         yield "|" + " --- |" * 3
         for what, figure, bar, holds in row["bars"]:
-            verdict = "holds" if holds else "MISSED"
+            verdict = "static suffices" if holds is None else "holds" if holds else "MISSED"
             side = "at least" if "times" in what else "at most"
             yield f"| {what} | {figure:.3g} | {side} {bar:g}: {verdict} |"
     for row in hard:
         yield ""
+        suffices = ": on such machines static suffices." if row["static_suffices"] else "."
         yield f"**To {row['share']} %** the static policy needs more than 3 samples in {row['cases']} of {row['of']} "
-        yield f"cases, of {row['models']} models"
-        yield ": on such machines static suffices." if row["static_suffices"] else "."
+        yield f"cases, of {row['models']} models{suffices}"
         if row["against"]:
             ratios = [f"{name} {a['ratio']:.1f} times (p {a['p']:.2g})" for name, a in row["against"].items()]
             yield f"There the others need, of what prior_gp needs: {', '.join(ratios)} (Wilcoxon over models)."

@@ -169,6 +169,9 @@ def test_hard_cases_are_compared_over_models() -> None:
     assert bars["median samples to 90 %"] == (3.5, False) and bars["median samples to 95 %"] == (3.5, True)
     assert bars["gp_bo: times the samples to 95 %, hard cases"][1]
     assert next(r for r in found if r["row"] == "static")["within_2_percent"] == 0.5
+    few = fewshot_figures.table([r for r in made if r["group"] in models[:4]])
+    assert next(r for r in few if r["row"] == "hard")["static_suffices"]
+    assert [holds for *_, holds in next(r for r in few if r["row"] == "bars")["bars"]][3:] == [None, None]
 
 
 def test_a_seed_that_some_cases_lack_does_not_count() -> None:
