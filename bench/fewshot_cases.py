@@ -28,7 +28,12 @@ _TABLE_TASKS, _TABLE_TRAIN, _TABLE_ROWS, _TABLE_OPTIONS = 4, 12, 250, 1000
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """group: what is left out together (the tasks of one model). best: the figure that counts as 100 %; zero: as 0."""
+    """group: what is left out together (the tasks of one model). best: the figure that counts as 100 %; zero: as 0.
+
+    judged: one row per point, what a find is worth; None: what was told. factor: the bound as a multiple of the task's
+    least figure, which says what the same bound is in another task; 0: the same figure. size: of the space, points that
+    do not differ counted once; 0: unknown.
+    """
 
     set: str
     task: Task
@@ -40,6 +45,16 @@ class Case:
     best: float
     zero: float
     others: tuple[Task, ...]
+    judged: Task | None = None
+    factor: float = 0.0
+    size: int = 0
+
+    def bounds(self, task: Task) -> tuple[Constraint, ...]:
+        """The case's, for another task."""
+        if not self.factor:
+            return self.constraints
+        least = {c.metric: min(row.metrics.get(c.metric, math.inf) for row in task.rows) for c in self.constraints}
+        return tuple(Constraint(name, upper=self.factor * value * (1 + 1e-9)) for name, value in least.items())
 
     @property
     def name(self) -> str:

@@ -165,6 +165,65 @@ def fewshot(rows: Rows) -> Iterator[str]:
         yield f"{what}| {after} | {row['ms']:.1f} | {row['runs']} |"
 
 
+def fewshot_own(rows: Rows) -> Iterator[str]:
+    """Samples to 90 and 95 % on the project's own measurements, and the cases that need more than a static policy."""
+    methods, hard = ([r for r in rows if r["row"] == kind] for kind in ("method", "hard"))
+    space = next(r for r in rows if r["row"] == "space")
+    yield "One fully measured model left out at a time, all others learned from; throughput and throughput per cost, "
+    yield "each with p99 within 1.5, 3 and 8 times the model's least. Samples: median; 90th percentile over runs; "
+    yield "geometric mean over models. Median regret after 1, 2 and 5 % of the space, whose points that differ number "
+    yield f"{space['least']} to {space['most']}."
+    yield ""
+    yield "| method | to 90 % | to 95 % | regret at 1 / 2 / 5 % | ms / ask | cases | models | seeds |"
+    yield "|" + " --- |" * 8
+    for row in methods:
+        cost = [f"{c['median']:g}; {c['q90']:g}; {c['geometric']:.2f}" for c in (row["to90"], row["to95"])]
+        regret = " / ".join(f"{r[0]:.1%}" for r in row["regret_at_percent"].values())
+        what = f"| {row['method']} | {cost[0]} | {cost[1]} | {regret} | {row['ms']:.1f} "
+        yield f"{what}| {row['cases']} | {row['models']} | {row['seeds']} |"
+    yield ""
+    for row in (r for r in rows if r["row"] == "bars"):
+        yield f"| {row['method']} | figure | bar |"
+        yield "|" + " --- |" * 3
+        for what, figure, bar, holds in row["bars"]:
+            verdict = "static suffices" if holds is None else "holds" if holds else "MISSED"
+            side = "at least" if "times" in what else "at most"
+            yield f"| {what} | {figure:.3g} | {side} {bar:g}: {verdict} |"
+    for row in hard:
+        yield ""
+        suffices = ": on such machines static suffices." if row["static_suffices"] else "."
+        yield f"**To {row['share']} %** the static policy needs more than 3 samples in {row['cases']} of {row['of']} "
+        yield f"cases, of {row['models']} models{suffices}"
+        if row["against"]:
+            ratios = [f"{name} {a['ratio']:.1f} times (p {a['p']:.2g})" for name, a in row["against"].items()]
+            yield f"There the others need, of what prior_gp needs: {', '.join(ratios)} (Wilcoxon over models)."
+    for row in (r for r in rows if r["row"] == "static"):
+        yield ""
+        yield f"In {row['within_2_percent']:.0%} of the {row['cases']} cases the best static configuration is within "
+        yield "2 % of the optimum: there nothing is left to search for."
+    yield ""
+    yield "![Share of the best option against samples](results/fewshot_own.svg)"
+
+
+def fewshot_live(rows: Rows) -> Iterator[str]:
+    yield "Seconds until 95 % of the best option (geometric mean over six cases a model): measured seconds of each "
+    yield "trial and the algorithm's CPU; in brackets how many times longer than prior_gp, and p (Mann-Whitney)."
+    yield ""
+    methods = list(rows[0]["wall_s"])
+    yield "| model | s / trial | " + " | ".join(methods) + " | bar: tpe and random 3 times, p < 0.05 |"
+    yield "|" + " --- |" * (len(methods) + 3)
+    for row in rows:
+        cells = [f"{row['wall_s'][methods[0]]:.1f}"]
+        for method in methods[1:]:
+            than = row["against"][method]
+            cells.append(f"{row['wall_s'][method]:.1f} ({than['ratio']:.1f}, {than['p']:.1g})")
+        verdict = "holds" if row["holds"] else "MISSED"
+        yield f"| {row['model']} | {row['trial_s']:.2f} | " + " | ".join(cells) + f" | {verdict} |"
+    train = max(row["train_s"] for row in rows)
+    yield ""
+    yield f"{rows[-1]['seeds']} seeds. Learning from the other models took at most {train:.1f} s of CPU, once, before."
+
+
 SECTIONS: tuple[tuple[str, str, str, Callable[[Rows], Iterator[str]]], ...] = (
     ("core", "The core", "python bench/core.py", core),
     ("kills", "SIGKILLs at random", "python bench/kills.py", kills),
@@ -185,6 +244,13 @@ SECTIONS: tuple[tuple[str, str, str, Callable[[Rows], Iterator[str]]], ...] = (
         serve_replay,
     ),
     ("fewshot", "Few-shot search", "python bench/fewshot.py", fewshot),
+    (
+        "fewshot_own",
+        "Few-shot search on the project's own measurements",
+        "python bench/fewshot.py --list own",
+        fewshot_own,
+    ),
+    ("fewshot_live", "Few-shot search in wall-clock time", "python bench/fewshot_live.py", fewshot_live),
     ("search_cost", "What a suggestion costs", "python bench/search_cost.py", search_cost),
 )
 
