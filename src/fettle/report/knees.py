@@ -34,12 +34,13 @@ def is_number(space: Space, name: str) -> bool:
 
 @on_one_thread
 def knees(response: Response | None, space: Space, objective: Objective, best: Params) -> list[dict[str, Any]]:
-    """One row per numeric parameter of `best` that can take other values beside its other ones:
+    """One row per numeric parameter of `best`:
 
     {"name", "at", "verdict", "value", "next", "gain": {"value", "low", "high"}, "ends", "text"}
 
     verdict: "turns" (beyond `value` nothing gains more than 2 %, or than the noise of one measurement, 5 % at most),
-    "rises" (the last step still gains), "unknown" (the trials do not tell). gain: of the step from `value` to `next`,
+    "rises" (the last step still gains), "fixed" (the other parameters of `best`
+    allow one value only), "unknown" (the trials do not tell). gain: of the step from `value` to `next`,
     relative to the figure at `best`, with its 95 % interval; null where nothing is modelled. ends: whether the last
     value is the end of its range, rather than what the other parameters allow.
     """
@@ -50,10 +51,13 @@ def knees(response: Response | None, space: Space, objective: Objective, best: P
         if not is_number(space, name):
             continue
         values = _values(space, name, best)
+        row = {"name": name, "at": best[name], "ends": _ends(space, name, values[-1])}
         if len(values) > 1:
-            row = {"name": name, "at": best[name], "ends": _ends(space, name, values[-1])}
-            turn = _turn(response, space, objective, best, name, values)
-            found.append({**row, **turn, "text": _text({**row, **turn}, objective)})
+            row |= _turn(response, space, objective, best, name, values)
+        else:
+            row |= {"verdict": "fixed", "value": values[0], "next": values[0], "gain": None}
+        if space.columns[space.names.index(name)].size != 1:
+            found.append({**row, "text": _text(row, objective)})
     return found
 
 
@@ -112,6 +116,8 @@ def _gain(values: np.ndarray) -> dict[str, float]:
 def _text(row: Mapping[str, Any], objective: Objective) -> str:
     metric, gain = label(objective.metric), row["gain"]
     name, value, following = plain(row["name"], limit=80), *(setting(row["name"], row[k]) for k in ("value", "next"))
+    if row["verdict"] == "fixed":
+        return f"{name}: only {value} goes with the other settings."
     if gain is None:
         return f"{name}: too few trials to say where its curve turns, or nothing explains them."
     span = f"{100 * gain['low']:+.0f} % to {100 * gain['high']:+.0f} %".replace("-", "\u2212")

@@ -165,7 +165,10 @@ def _processor(seen: _Seen, found: Mapping[str, float]) -> tuple[str, str]:
             f"dispatch, not by arithmetic: {busy}, {joined(told)}; the rest of the {each} of CPU per request goes to "
             "starting operators, HTTP and waiting threads"
         )
-    why = joined(told) or "the record does not tell arithmetic from memory traffic and dispatch"
+    why = joined(told) or (
+        "arithmetic, memory traffic and dispatch cannot be told apart without the machine's speed (`fettle doctor "
+        "--probe` measures it for later studies)"
+    )
     return "processor", f"the processor: {busy}; {why}"
 
 

@@ -18,12 +18,13 @@ from fettle.core.space import Space
 from fettle.core.trial import Constraint, Objective, Params, State, Trial
 from fettle.host.machine import fingerprint, machine, machine_lock
 from fettle.host.redact import redact, redact_env
+from fettle.problems.runtimes.probe import remembered
 from fettle.problems.serve import codec
 from fettle.problems.serve.batching import narrowed
 from fettle.problems.serve.confirm import confirm
 from fettle.problems.serve.cost import Prices
 from fettle.problems.serve.export import export_server
-from fettle.problems.serve.model import agreement, load_model, reference, samples
+from fettle.problems.serve.model import agreement, features, load_model, reference, samples
 from fettle.problems.serve.priority import place
 from fettle.problems.serve.slo import SLO
 
@@ -139,6 +140,8 @@ class ServeProblem:
             "machine": {"cores": len(self.machine.cores), "memory_bytes": self.machine.memory_bytes},
             "coding_cost_s": codec.coding_cost_s(self.items[:8], list(first[:8])),
             "agreement": {p: agreement(first, self.references(p)) for p in precisions[1:]},
+            "features": features(self.model),
+            "probe": remembered(self.machine),
         }
 
     def defaults(self) -> Params:
