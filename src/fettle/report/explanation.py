@@ -26,9 +26,7 @@ _COUNTED = 10_000  # configurations, of which it is looked at whether all were t
 _NAMED = 0.05  # and below which a parameter is not worth a sentence
 
 
-def explanation(
-    log: TrialLog, params: Mapping[str, Any] | None = None, *, best: int | None = None
-) -> dict[str, Any]:
+def explanation(log: TrialLog, params: Mapping[str, Any] | None = None, *, best: int | None = None) -> dict[str, Any]:
     """What `fettle explain --json` prints (schema 1); strict JSON. params: what is predicted, too. best: the
     recommended trial, where it is another than the log alone would say.
 

@@ -6,7 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fettle.core.trial import Objective, State, Trial, TrialLog
-from fettle.report.figures import NONE, figure, label
+from fettle.report.figures import NONE, figure, label, with_interval
 from fettle.report.scales import Scale, fitted
 from fettle.report.summary import finite
 from fettle.report.svg import HEIGHT, WIDTH, Frame, dot, drawing, titled
@@ -32,7 +32,7 @@ def _of(log: TrialLog, objective: Objective, ended: Sequence[Trial]) -> dict[str
         return None
     judged = [row["inside"] for row in rows if row["inside"] is not None]
     name, first = label(objective.metric), sum(row["expected"] is None for row in rows)
-    said = f"{sum(judged)} of {len(judged)} measured figures of {name} lie inside the 95 % interval that was expected"
+    said = f"Measured {name} lies inside the expected 95 % interval in {sum(judged)} of {len(judged)} trials"
     if not judged:
         said = f"No trial with an exact figure of {name} had one expected"
     bounds = sum(row["expected"] is not None and row["bound"] for row in rows)
@@ -66,11 +66,12 @@ def table(found: Mapping[str, Any], currency: str = "") -> Table:
     metric, rows = found["metric"], []
     for row in found["trials"]:
         verdict = {True: "inside", False: "outside", None: "a bound" if row["bound"] else NONE}[row["inside"]]
-        figures = [Cell(figure(metric, row[key], currency), row[key]) for key in ("expected", "low", "high")]
+        expected = with_interval(metric, row["expected"], (row["low"], row["high"]), currency)
         measured = Cell(figure(metric, row["measured"], currency), row["measured"], strong=True)
-        rows.append((Cell(str(row["number"]), row["number"]), *figures, measured, Cell(verdict)))
-    titles = (("trial", False), ("expected", True), ("95 % low", True), ("high", True), ("measured", True))
-    return Table(f"Expected and measured {label(metric)}", (*titles, ("", False)), tuple(rows))
+        number = Cell(str(row["number"]), row["number"])
+        rows.append((number, Cell(expected, row["expected"]), measured, Cell(verdict)))
+    titles = (("trial", False), ("expected, with its 95 % interval", True), ("measured", True), ("verdict", False))
+    return Table(f"Expected and measured {label(metric)}", titles, tuple(rows))
 
 
 def chart(found: Mapping[str, Any], currency: str = "") -> Markup:
@@ -91,7 +92,9 @@ def chart(found: Mapping[str, Any], currency: str = "") -> Markup:
             parts.append(titled("line", hint, x1=x - 4, x2=x + 4, y1=y, y2=y, class_="whisker"))
     for row in rows:
         if row["measured"] is not None:
-            class_ = "plain hollow" if row["bound"] else "defaults" if row["inside"] is False else "winner"
+            class_ = {True: "winner", False: "defaults", None: "plain hollow" if row["bound"] else "plain"}[
+                row["inside"]
+            ]
             hint = f"trial {row['number']}: {'a bound, ' * row['bound']}{figure(metric, row['measured'], currency)}"
             parts.append(dot(frame, row["number"], row["measured"], hint, class_))
     return drawing(f"Expected and measured {label(metric)}", found["text"], *parts)

@@ -18,6 +18,7 @@ from fettle.surrogates.response import SURE, Response
 from fettle.surrogates.threads import on_one_thread
 
 NOTHING, NOISE = 0.02, 0.05  # of the figure at the best trial: a gain up to that is none; with much noise, up to that
+DOUBT = 0.15  # and up to that may be hidden where it is said to be none, but not for sure
 _DRAWN = 200  # functions
 _GRID = 9  # values of a parameter that has more
 _SEED = 0x4E4E
@@ -36,13 +37,13 @@ def is_number(space: Space, name: str) -> bool:
 def knees(response: Response | None, space: Space, objective: Objective, best: Params) -> list[dict[str, Any]]:
     """One row per numeric parameter of `best`:
 
-    {"name", "at", "verdict", "value", "next", "gain": {"value", "low", "high"}, "ends", "text"}
+    {"name", "at", "verdict", "sure", "value", "next", "gain": {"value", "low", "high"}, "ends", "text"}
 
-    verdict: "turns" (beyond `value` nothing gains more than 2 %, or than the noise of one measurement, 5 % at most),
-    "rises" (the last step still gains), "fixed" (the other parameters of `best`
-    allow one value only), "unknown" (the trials do not tell). gain: of the step from `value` to `next`,
-    relative to the figure at `best`, with its 95 % interval; null where nothing is modelled. ends: whether the last
-    value is the end of its range, rather than what the other parameters allow.
+    verdict: "turns" (beyond `value` nothing gains more than 2 %, or than the noise of one measurement, 5 % at most;
+    not sure where the 95 % interval goes further, up to 15 %), "rises" (the last step still gains), "fixed" (the other
+    parameters of `best` allow one value only), "unknown" (the trials do not tell). gain: of the step from `value` to
+    `next`, relative to the figure at `best`, with its 95 % interval; null where nothing is modelled. ends: whether the
+    last value is the end of its range, rather than what the other parameters allow.
     """
     if not space.contains(best):
         return []
@@ -55,7 +56,7 @@ def knees(response: Response | None, space: Space, objective: Objective, best: P
         if len(values) > 1:
             row |= _turn(response, space, objective, best, name, values)
         else:
-            row |= {"verdict": "fixed", "value": values[0], "next": values[0], "gain": None}
+            row |= {"verdict": "fixed", "value": values[0], "next": values[0], "gain": None, "sure": True}
         if space.columns[space.names.index(name)].size != 1:
             found.append({**row, "text": _text(row, objective)})
     return found
@@ -79,9 +80,9 @@ def _ends(space: Space, name: str, last: Any) -> bool:
 def _turn(
     response: Response | None, space: Space, goal: Objective, best: Params, name: str, values: Sequence[Any]
 ) -> dict[str, Any]:
-    """The smallest value beyond which none gains, by the mean and by 97.5 % of the functions drawn."""
+    """The smallest value beyond which none gains by the mean; for sure, where 97.5 % of the functions drawn say so."""
     last = {"value": values[-2], "next": values[-1]}
-    nothing = {"verdict": "unknown", "gain": None, **last}
+    nothing = {"verdict": "unknown", "gain": None, **last, "sure": False}
     if response is None or not response.explains:
         return nothing
     U = space.encode([{**best, name: v} for v in [*values, best[name]]])
@@ -93,11 +94,14 @@ def _turn(
     enough = max(NOTHING, min(NOISE, _noise(response, U[-1:]) / centre))
     for i in range(len(values) - 1):
         ahead = losses[i] - losses[i + 1 :]  # (later values, functions): what they gain
-        if np.quantile(ahead[:, 1:], 0.975, axis=1).max() <= enough and ahead[:, 0].max() <= enough:
-            return {"verdict": "turns", "value": values[i], "next": values[i + 1], "gain": _gain(ahead[0])}
+        if ahead[:, 0].max() <= enough:
+            most = float(np.quantile(ahead[:, 1:], 0.975, axis=1).max())
+            verdict = "turns" if most <= DOUBT else "unknown"
+            step = {"value": values[i], "next": values[i + 1], "gain": _gain(ahead[0])}
+            return {"verdict": verdict, **step, "sure": most <= enough}
     gain = _gain(losses[-2] - losses[-1])
     rises = gain["low"] > 0.0 and gain["value"] > NOTHING
-    return {"verdict": "rises" if rises else "unknown", "gain": gain, **last}
+    return {"verdict": "rises" if rises else "unknown", "gain": gain, **last, "sure": rises}
 
 
 def _noise(response: Response, Z: np.ndarray) -> float:
@@ -123,11 +127,14 @@ def _text(row: Mapping[str, Any], objective: Objective) -> str:
     span = f"{100 * gain['low']:+.0f} % to {100 * gain['high']:+.0f} %".replace("-", "\u2212")
     if row["verdict"] == "turns":
         each = _EACH.get(row["name"])
-        lead = f"Beyond {value} {each}{'s' * (row['value'] != 1)} a further one" if each else f"Beyond {name} {value}"
-        what = "buys nothing" if gain["high"] >= 0.0 else "loses"
-        step = "" if each else f" {following}"
-        return f"{lead}{step} {what} ({span} of gain in {metric})."
+        step = f"{name} {value}, a step to {following}"
+        if each:
+            step = f"{value} {each}{'s' * (row['value'] != 1)} a further one"
+        what = "loses" if gain["high"] < 0.0 else "buys nothing" if row["sure"] else "probably buys nothing"
+        return f"Beyond {step} {what} (gain in {metric} {span})."
     if row["verdict"] == "rises":
-        where = "the end of its range: widen it" if row["ends"] else "the most that the other settings allow"
+        where = "the most that the other settings allow"
+        if row["ends"]:
+            where = f"the end of its range: {'more cores may help' if name == 'cores' else 'widen it'}"
         return f"{name}: {metric} still gains at {following} ({span} over {value}), {where}."
     return f"{name}: too few trials to say; {following} instead of {value} would gain {span} in {metric}."

@@ -39,28 +39,29 @@ class _Seen:
 
 
 def limits(log: TrialLog, trial: Trial) -> dict[str, Any]:
-    """{"trial", "limit", "figures", "findings"}: limit is compute, bandwidth, dispatch, processor (where these three
-    cannot be told apart), queueing, memory, latency (already without a queue), load generator or unknown.
+    """{"trial", "limit", "figures", "probed", "findings"}: limit is compute, bandwidth, dispatch, processor
+    (where these three cannot be told apart), queueing, memory, latency (already without a queue), load generator or
+    unknown.
 
     figures: ratios to what is there, null where unknown; compute and bandwidth are those of the cores that the
     server's threads can use, by the model's operations and bytes in the record and a probe of the machine.
     """
-    seen = _seen(log, trial)
+    seen, probed = _seen(log, trial), bool(_mapping(log.experiment, "probe"))
     figures = {
         "cores": seen.cores,
         "cores_used": seen.used,
         "cores_usable": seen.usable,
         "busy_ratio": seen.busy,
-        **_shares(log.experiment, seen),
+        **_shares(log.experiment, seen, probed=probed),
         **_alone(seen),
         "memory_ratio": _memory(log, seen),
     }
-    limit, findings = _judged(log, seen, figures)
+    limit, findings = _judged(log, seen, figures, probed=probed)
     known = {key: float(value) if finite(value) else None for key, value in figures.items()}
-    return {"trial": trial.number, "limit": limit, "figures": known, "findings": findings}
+    return {"trial": trial.number, "limit": limit, "figures": known, "probed": probed, "findings": findings}
 
 
-def _judged(log: TrialLog, seen: _Seen, found: Mapping[str, float]) -> tuple[str, list[str]]:
+def _judged(log: TrialLog, seen: _Seen, found: Mapping[str, float], *, probed: bool) -> tuple[str, list[str]]:
     client, who = seen.trial.artifacts.get("client"), f"Trial {seen.trial.number} is limited by"
     if isinstance(client, Mapping) and client.get("limited"):
         return "load generator", [f"{who} the load generator: the server may hold more than was asked of it."]
@@ -70,9 +71,9 @@ def _judged(log: TrialLog, seen: _Seen, found: Mapping[str, float]) -> tuple[str
     if not finite(found["busy_ratio"]):
         return ("memory", [f"{who} memory: {memory}."]) if memory else ("unknown", [_unknown(seen)])
     if found["busy_ratio"] >= BUSY:
-        limit, why = _processor(seen, found)
+        limit, why = _processor(seen, found, probed=probed)
         more = [f"Memory is short, too: {memory}."] if memory else []
-        return limit, [f"{who} {why}.", *_remarks(seen), *more]
+        return limit, [f"{who} {why}.", *_remarks(seen, spins=limit in ("dispatch", "processor")), *more]
     if memory:
         return "memory", [f"{who} memory: {memory}, and {_busy(seen)}.", *_remarks(seen)]
     return "queueing", [f"{who} queueing: {_busy(seen)}{_waiting(seen, found)}.", *_remarks(seen)]
@@ -91,7 +92,7 @@ def _seen(log: TrialLog, trial: Trial) -> _Seen:
     return _Seen(trial, usage, rate if rate > 0 else math.nan, cores, used, usable if usable > 0 else math.nan, slo)
 
 
-def _shares(record: Mapping[str, Any], seen: _Seen) -> dict[str, float]:
+def _shares(record: Mapping[str, Any], seen: _Seen, *, probed: bool) -> dict[str, float]:
     """Of the peak: operations and bytes per second; of the CPU time used: encoding and decoding. Without a probe
     `compute_ratio` is an upper bound, by the least that such a processor can do."""
     features, probe, facts = (_mapping(record, key) for key in ("features", "probe", "fingerprint"))
@@ -99,15 +100,19 @@ def _shares(record: Mapping[str, Any], seen: _Seen) -> dict[str, float]:
     alone, n = seen.usable <= 1, _float(probe.get("cores"))
     peak = _float(probe.get(f"{'ops_int8' if int8 else 'flops_fp32'}_{'1' if alone else 'all'}"))
     peak = peak if alone else peak / n * min(seen.usable, n)
-    if math.isnan(peak) and "avx2" in (facts.get("isa") or ()):
+    if not probed and "avx2" in (facts.get("isa") or ()):
         peak = _LEAST_FLOPS * seen.usable
     batch = next((v for k, v in seen.trial.params.items() if k.endswith("max_batch") and finite(v)), 1)
     width = 0.25 if int8 else 1.0
     weights, moved = (_float(features.get(key)) * width for key in ("weight_bytes", "activation_bytes"))
     bandwidth = _float(probe.get("bandwidth_1" if alone else "bandwidth_all"))
     coding = _float(record.get("coding_cost_s")) * seen.rate / seen.used if seen.used > 0 else math.nan
-    values = (_float(features.get("flops")) * seen.rate / peak, (weights / batch + moved) * seen.rate / bandwidth, coding)
-    return dict(zip(_SHARES, values, strict=True)) | {"probed": float(bool(probe))}
+    values = (
+        _float(features.get("flops")) * seen.rate / peak,
+        (weights / batch + moved) * seen.rate / bandwidth,
+        coding,
+    )
+    return dict(zip(_SHARES, values, strict=True))
 
 
 def _alone(seen: _Seen) -> dict[str, float]:
@@ -119,7 +124,7 @@ def _alone(seen: _Seen) -> dict[str, float]:
     held = seen.trial.artifacts.get("feasible", True)
     if low is None or seen.slo is None or seen.slo.upper is None or (held and low["rate"] > _APART * seen.rate):
         return nothing
-    tail = low.get("p99_s") if seen.slo.metric == "latency_p99_s" and finite(low.get("p99_s")) else low["p50_s"]
+    tail = low["p99_s"] if seen.slo.metric == "latency_p99_s" and finite(low.get("p99_s")) else low["p50_s"]
     return {"alone_s": low["p50_s"], "alone_rate_rps": low["rate"], "alone_ratio": tail / seen.slo.upper}
 
 
@@ -141,9 +146,9 @@ def _float(value: Any) -> float:
 # -- in words -----------------------------------------------------------------------------------------------------
 
 
-def _processor(seen: _Seen, found: Mapping[str, float]) -> tuple[str, str]:
+def _processor(seen: _Seen, found: Mapping[str, float], *, probed: bool) -> tuple[str, str]:
     compute, bandwidth, coding = (found[key] for key in _SHARES)
-    probed, busy = bool(found["probed"]), _busy(seen)
+    busy = _busy(seen)
     told = [
         f"{what} {_percent(share)} of {peak}"
         for what, share, peak in (
@@ -155,7 +160,7 @@ def _processor(seen: _Seen, found: Mapping[str, float]) -> tuple[str, str]:
     work = max((x for x in (compute, bandwidth) if probed and finite(x)), default=math.nan)
     if work >= WORK:
         limit, what = ("compute", "compute") if work == compute else ("bandwidth", "memory bandwidth")
-        return limit, f"{what}: {busy}, and {joined(told)}"
+        return limit, f"{what}: {busy}; {joined(told)}"
     if coding >= 0.5:
         return "dispatch", f"serving overhead: {busy}, and encoding and decoding take {_percent(coding)} of that"
     if work < LITTLE or (not probed and compute < LITTLE):
@@ -211,15 +216,14 @@ def _memory_text(log: TrialLog, seen: _Seen, ratio: float) -> str:
     return ""
 
 
-def _remarks(seen: _Seen) -> Sequence[str]:
+def _remarks(seen: _Seen, *, spins: bool = False) -> Sequence[str]:
+    """spins: busy cores are no proof of work."""
     said = []
     if seen.usable < seen.cores:
         workers, threads = seen.trial.params["workers"], seen.trial.params.get("threads", 1)
-        said.append(
-            f"Its workers x threads ({workers} x {threads}) can keep {number(seen.usable, 0)} of {number(seen.cores, 0)} "
-            "allotted cores busy."
-        )
-    if seen.trial.params.get("spinning") is True:
+        share = f"{number(seen.usable, 0)} of {number(seen.cores, 0)} allotted cores"
+        said.append(f"Its workers x threads ({workers} x {threads}) can keep {share} busy.")
+    if spins and seen.trial.params.get("spinning") is True:
         said.append("Its threads spin while they wait, so that busy cores need not mean work.")
     throttled, wall = _float(seen.usage.get("throttled_s")), _float(seen.usage.get("wall_s"))
     if throttled > 0.05 * wall:

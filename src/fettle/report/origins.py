@@ -8,9 +8,10 @@ from typing import Any
 from fettle.core.trial import Trial, TrialLog
 from fettle.report.figures import figure, label
 from fettle.report.summary import finite
-from fettle.report.text import plain
+from fettle.report.text import joined, plain
 
 PRIOR, DEFAULTS, SEARCH, GIVEN = "earlier tasks", "defaults", "search", "given"
+_LISTED = 4  # trials by their numbers
 _NOTE = re.compile(r"(?P<method>\S+) of (?P<tasks>\d+) tasks?, credit (?P<credit>\d+) ?%")
 
 
@@ -23,7 +24,7 @@ def origins(log: TrialLog, best: Trial | None) -> dict[str, Any]:
     """
     record = log.experiment.get("prior")
     record = record if isinstance(record, Mapping) else {}
-    notes = {t.number: found for t in log.trials if (found := _NOTE.match(t.note))}
+    notes = {t.number: match for t in log.trials if (match := _NOTE.match(t.note))}
     kinds = {t.number: _origin(log, t, notes) for t in log.trials}
     found = {
         "source": _text(record.get("source")),
@@ -44,7 +45,8 @@ def has_prior(log: TrialLog) -> bool:
 
 
 def _origin(log: TrialLog, trial: Trial, notes: Mapping[int, Any]) -> str:
-    if log.baseline is not None and trial.params == log.baseline.params and trial.source != "algorithm":
+    base = log.baseline
+    if base is not None and (trial.number in (0, base.number) or trial.parent == 0) and trial.params == base.params:
         return DEFAULTS
     if trial.source != "algorithm":
         return GIVEN
@@ -64,12 +66,14 @@ def _prior(found: Mapping[str, Any], notes: Mapping[int, Any]) -> list[str]:
         return [f"No earlier model took part{why}."]
     n = {int(m["tasks"]) for m in notes.values()}
     known = _of(tasks, found["source"]) if tasks else f"{max(n)} earlier tasks"
-    credits = [credit for _, credit in found["credits"]]
+    given = [credit for _, credit in found["credits"]]
     numbers = [str(number) for number, _ in found["credits"]]
-    listed = f"trials {', '.join(numbers[:-1])} and {numbers[-1]}" if len(numbers) > 1 else f"trial {numbers[0]}"
-    span = f"{100 * credits[0]:.0f} % at first"
-    if len(credits) > 1:
-        span += f", {100 * credits[-1]:.0f} % at last"
+    listed = f"trials {joined(numbers)}" if len(numbers) > 1 else f"trial {numbers[0]}"
+    if len(numbers) > _LISTED:
+        listed = f"{len(numbers)} trials, of {numbers[0]} to {numbers[-1]}"
+    span = f"{100 * given[0]:.0f} % at first"
+    if len(given) > 1:
+        span += f", {100 * given[-1]:.0f} % at last"
     others = found["counts"].get(SEARCH, 0)
     return [
         f"A model of {known} proposed {listed}; the plain search proposed {others or 'none'}"
@@ -95,7 +99,7 @@ def _first(log: TrialLog, kinds: Mapping[int, str]) -> list[str]:
         return [f"Its first proposal, trial {first.number}, was already the best of the search."]
     off = abs(got / best.metrics[goal.metric] - 1.0) if best.metrics[goal.metric] else 0.0
     shown = f"{label(goal.metric)} {figure(goal.metric, got)}"
-    return [f"Its first proposal, trial {first.number}, came within {100 * off:.0f} % of the best trial ({shown})."]
+    return [f"Its first proposal, trial {first.number}, lay {100 * off:.0f} % behind the best trial ({shown})."]
 
 
 def _best(log: TrialLog, best: Trial | None, kinds: Mapping[int, str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Which share of the allotted cores and memory a server leaves unused, and what fewer cores would save."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,9 +26,10 @@ def _row(log: TrialLog, role: str, trial: Trial) -> dict[str, Any] | None:
     if not isinstance(usage, Mapping) or not all(finite(usage.get(key)) for key in ("cores", "cores_used")):
         return None
     cores, used = usage["cores"], min(float(usage["cores_used"]), float(usage["cores"]))
-    allotted, peak = usage.get("memory_bytes"), usage.get("peak_rss_bytes")
+    allotted, peak = (usage.get(key) or math.nan for key in ("memory_bytes", "peak_rss_bytes"))
     given = _mapping(log, "problem").get("memory_bytes") is not None
     idle = max(0, int(cores - used - _ROOM))
+    left = 1.0 - peak / allotted if finite(allotted) and finite(peak) else None
     row = {
         "trial": trial.number,
         "role": role,
@@ -36,7 +38,7 @@ def _row(log: TrialLog, role: str, trial: Trial) -> dict[str, Any] | None:
         "cores_unused_ratio": 1.0 - used / cores,
         "memory_bytes": allotted if finite(allotted) else None,
         "memory_peak_bytes": peak if finite(peak) else None,
-        "memory_unused_ratio": max(0.0, 1.0 - peak / allotted) if finite(allotted) and finite(peak) else None,
+        "memory_unused_ratio": None if left is None else max(0.0, left),
         "memory_given": given,
         "saving": _saving(log, trial, idle) if idle else None,
     }
