@@ -141,7 +141,7 @@ class ServeProblem:
             "coding_cost_s": codec.coding_cost_s(self.items[:8], list(first[:8])),
             "agreement": {p: agreement(first, self.references(p)) for p in precisions[1:]},
             "features": features(self.model),
-            "probe": remembered(self.machine),
+            "probe": remembered(machine()),
         }
 
     def defaults(self) -> Params:
