@@ -113,12 +113,31 @@ def test_what_earlier_tasks_contributed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"state": "failed", "failure": "oom"}, "Its first proposal, trial 1, failed."),
+        ({"state": "stopped", "metrics": {"cost_per_million": 2.0}}, "trial 1, was stopped early"),
+        ({"state": "complete", "metrics": {"cost_per_million": 2.0, "latency_p99_s": 0.9}}, "was not feasible"),
+        ({"state": "complete", "metrics": {"cost_per_million": 2.0}}, "trial 1, lay 100 % behind the best trial"),
+        ({"state": "complete", "metrics": {"cost_per_million": 0.5}}, "trial 1, was already the best"),
+    ],
+)
+def test_the_first_proposal_of_earlier_tasks(told: dict[str, Any], says: str) -> None:
+    journal, held = studies.Journal(studies.serve_experiment()), {"latency_p99_s": 0.01, "error_ratio": 0.0}
+    for i, one in enumerate([{"state": "complete", "metrics": {"cost_per_million": 1.0}}, told]):
+        notes = {"note": "prior_gp of 12 tasks, credit 87%"} if i else {}
+        journal.trial({"workers": 1 + i}, {**one, "metrics": {**held, **one.get("metrics", {})}}, **notes)
+    assert says in " ".join(origins(journal.log, None)["findings"])
+
+
+@pytest.mark.parametrize(
     ("prior", "says"),
     [
         (None, "No earlier model took part."),
         ({"tasks": [], "reason": "no task is alike"}, "No earlier model took part: no task is alike."),
         ({"tasks": ["a"], "source": "store"}, "although 1 task of earlier studies here (a) were at hand."),
         ("hostile", "No earlier model took part."),
+        ({"tasks": 3, "reason": "\x1b[31m"}, "No earlier model took part: \ufffd[31m."),
     ],
 )
 def test_without_earlier_tasks(prior: Any, says: str) -> None:

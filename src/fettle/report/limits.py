@@ -96,14 +96,15 @@ def _shares(record: Mapping[str, Any], seen: _Seen, *, probed: bool) -> dict[str
     """Of the peak: operations and bytes per second; of the CPU time used: encoding and decoding. Without a probe
     `compute_ratio` is an upper bound, by the least that such a processor can do."""
     features, probe, facts = (_mapping(record, key) for key in ("features", "probe", "fingerprint"))
-    int8 = seen.trial.params.get("precision") == "int8"
+    reference = next(iter(_mapping(_mapping(_mapping(record, "problem"), "model"), "variants")), "")
+    int8 = seen.trial.params.get("precision", reference) == "int8"
     alone, n = seen.usable <= 1, _float(probe.get("cores"))
     peak = _float(probe.get(f"{'ops_int8' if int8 else 'flops_fp32'}_{'1' if alone else 'all'}"))
     peak = peak if alone else peak / n * min(seen.usable, n)
     if not probed and "avx2" in (facts.get("isa") or ()):
         peak = _LEAST_FLOPS * seen.usable
     batch = next((v for k, v in seen.trial.params.items() if k.endswith("max_batch") and finite(v)), 1)
-    width = 0.25 if int8 else 1.0
+    width = 0.25 if int8 and reference != "int8" else 1.0  # features are those of the reference
     weights, moved = (_float(features.get(key)) * width for key in ("weight_bytes", "activation_bytes"))
     bandwidth = _float(probe.get("bandwidth_1" if alone else "bandwidth_all"))
     coding = _float(record.get("coding_cost_s")) * seen.rate / seen.used if seen.used > 0 else math.nan

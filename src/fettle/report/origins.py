@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fettle.core.trial import Trial, TrialLog
+from fettle.core.trial import State, Trial, TrialLog
 from fettle.report.figures import figure, label
 from fettle.report.summary import finite
 from fettle.report.text import joined, plain
@@ -24,11 +24,12 @@ def origins(log: TrialLog, best: Trial | None) -> dict[str, Any]:
     """
     record = log.experiment.get("prior")
     record = record if isinstance(record, Mapping) else {}
+    tasks = record.get("tasks")
     notes = {t.number: match for t in log.trials if (match := _NOTE.match(t.note))}
     kinds = {t.number: _origin(log, t, notes) for t in log.trials}
     found = {
         "source": _text(record.get("source")),
-        "tasks": [plain(t, limit=80) for t in record.get("tasks") or []] if record else None,
+        "tasks": [plain(t, limit=80) for t in tasks] if isinstance(tasks, list | tuple) else None,
         "method": _text(record.get("method")),
         "reason": _text(record.get("reason")),
         "counts": dict(Counter(kinds.values())),
@@ -93,8 +94,11 @@ def _first(log: TrialLog, kinds: Mapping[int, str]) -> list[str]:
         return []
     first, goal = log.trials[next(n for n, kind in kinds.items() if kind == PRIOR)], log.objectives[0]
     got, best = first.metrics.get(goal.metric), log.incumbent
+    if first.state is not State.COMPLETE:
+        how = {State.FAILED: "failed", State.STOPPED: "was stopped early: it could not beat the best"}.get(first.state)
+        return [f"Its first proposal, trial {first.number}, {how}."] if how else []
     if best is None or not finite(got) or got is None or not log.outcome(first).feasible:
-        return [f"Its first proposal, trial {first.number}, was not feasible."] if first.state.finished else []
+        return [f"Its first proposal, trial {first.number}, was not feasible."]
     if best.number == first.number:
         return [f"Its first proposal, trial {first.number}, was already the best of the search."]
     off = abs(got / best.metrics[goal.metric] - 1.0) if best.metrics[goal.metric] else 0.0
@@ -111,4 +115,4 @@ def _best(log: TrialLog, best: Trial | None, kinds: Mapping[int, str]) -> list[s
     who = "the model of earlier tasks" if kind == PRIOR else "the search"
     nth = sum(k == kind for n, k in kinds.items() if n <= at)
     note = f" ({plain(best.note, limit=120)})" if kind == SEARCH and best.note else ""
-    return [f"The best trial, {at}, was proposed by {who} as its proposal {nth}{note}."]
+    return [f"The best trial, {at}, was proposal {nth} of {who}{note}."]
