@@ -30,8 +30,9 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_store(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test sees the user's earlier tasks, or leaves any."""
+    """No test sees the user's earlier tasks and probes, or leaves any."""
     monkeypatch.setenv("FETTLE_META", str(tmp_path_factory.getbasetemp() / "meta"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def _there(what: str) -> bool:

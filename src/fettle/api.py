@@ -74,7 +74,7 @@ class Result:
         from fettle.report.html import render
 
         path = Path(path) if path is not None else self.study.storage.folder(self.study.name) / "report.html"
-        page = render(self.summary, explanation(self.study.log))
+        page = render(self.summary, explanation(self.study.log, best=self.study.answer.best))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(page, encoding="utf-8")

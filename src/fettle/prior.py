@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fettle.core.errors import ModelError
 from fettle.core.protocols import Experienced, Problem
 from fettle.problems.serve.collect.rows import Measurements
 from fettle.surrogates.meta.model import train
@@ -40,20 +39,16 @@ def prior(problem: Problem, store: Store) -> Prior:
         return _none("no earlier task is known to be like this one")
     kept = store.tasks()
     own = [task for task in kept if _alike(task, problem)][-_LATEST:]
-    try:
-        told = problem.earlier(_collected(kept))
-        features = problem.features
-    except ModelError as error:
-        return _none(f"the model's graph cannot be read as a whole: {error}")
+    told = problem.earlier(_collected(kept))
     others = [Task(e.name, e.rows, features=e.features, space=problem.space) for e in told]
     if not own and not others:
-        return _none("neither what ships nor the own store knows the knobs of this target")
+        return _none("neither what ships nor the own store knows this target's knobs and this model's features")
     model = train([*others, *own], problem.space, method=METHOD)
     if objective not in model.metrics:
         return _none(f"no earlier task has measured {objective}")
     source = " and ".join(name for name, tasks in (("shipped", others), ("store", own)) if tasks)
     record = {"method": METHOD, "tasks": model.tasks, "source": source, "reason": ""}
-    return Prior(FewShot(model, features=features, cost="wall_s"), record)
+    return Prior(FewShot(model, features=problem.features, cost="wall_s"), record)
 
 
 def said(record: Mapping[str, Any]) -> str:

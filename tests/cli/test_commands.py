@@ -16,6 +16,7 @@ from fettle import api
 from fettle.cli import experiment, options
 from fettle.cli.main import cli
 from fettle.core.space import Choice, Int, Ordinal, Space
+from fettle.problems.runtimes import probe
 from fettle.problems.serve.batching import narrowed
 from fettle.problems.serve.problem import make
 
@@ -172,7 +173,9 @@ def test_explain_says_so_where_it_knows_too_little(fettle: Fettle, finished: Pat
     check("explain", ran.document)
     assert {goal["verdict"] for goal in ran.document["objectives"]} == {"too few"}
     assert ran.document["regret"] is None
-    assert "Nothing can be said" in fettle("explain", "digits").out
+    assert ran.document["limits"]["limit"] == "unknown" and ran.document["origins"]["best"] == "search"
+    shown = fettle("explain", "digits").out
+    assert "Nothing can be said" in shown and "What limits trial 1 is unknown" in shown
     assert fettle("explain", "digits", "--params", "{}").code == 2
 
 
@@ -182,6 +185,15 @@ def test_doctor(fettle: Fettle) -> None:
     assert {"onnx", "onnxruntime", "mosec", "cgroup", "cores"} <= {c["name"] for c in ran.document["checks"]}
     assert all(c["mend"] for c in ran.document["checks"])
     assert fettle("doctor").code == ran.code
+
+
+def test_doctor_keeps_a_probe(fettle: Fettle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speed = {"cores": 2.0, "flops_fp32_all": 4.8e11, "bandwidth_all": 2e10}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(probe, "machine_features", lambda machine: speed)
+    assert fettle("doctor", "--json").document["probe"] == {}
+    assert "480 GFLOP/s" in fettle("doctor", "--probe").out
+    assert fettle("doctor", "--json").document["probe"] == speed
 
 
 @pytest.mark.parametrize(

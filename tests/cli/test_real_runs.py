@@ -63,6 +63,11 @@ def test_an_experiment_from_file_to_exported_winner(tmp_path: Path, fettle: Fett
     for one in measured.document["measurements"]:
         assert one["state"] == "complete" or (one["failure"] and one["error"])
     assert len(measured.document["measurements"]) == 2
+    why = fettle("explain", "digits", "--json").document
+    check("explain", why)
+    if (before["baseline"] or {}).get("state") == "complete":
+        assert why["limits"]["limit"] != "unknown" and why["limits"]["figures"]["cores_used"] > 0
+        assert 0 <= why["unused"][0]["cores_unused_ratio"] < 1
     after = fettle("best", "digits", "--json").document
     for key in ("trial", "baseline", "feasible", "reason", "gain"):
         assert after[key] == before[key], "measuring again never changes the answer"

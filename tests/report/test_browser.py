@@ -75,6 +75,7 @@ def test_fits_the_window(name: str, width: int, opened: Callable[..., Any]) -> N
 
 SEEN = {
     "serve": ["#comparison table", "#tradeoffs svg", "#curves svg", "#knobs svg", "#failures pre", "#facts table"],
+    "served": ["#why li", "#why svg .dot", "#why table"],
     "modelled": ["#influence li", "#influence .pair svg", "#influence .curves svg", "#influence .band"],
 }
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fettle.cli.printing import stdout_console
-from fettle.host.machine import fingerprint, machine
+from fettle.core.serving import Machine
+from fettle.host.machine import fingerprint, machine, machine_lock
+from fettle.report.figures import number
 from fettle.report.text import plain
 
 _PACKAGES = {
@@ -20,8 +22,9 @@ _NEEDED = ("onnx", "onnxruntime", "mosec")
 _FACTS = ("cpu_model", "cores", "memory_bytes", "isolation")
 
 
-def findings() -> dict[str, Any]:
-    """schema 1: facts, and checks with what to do where one fails; `ok` where serving a model works here."""
+def findings(*, probe: bool = False) -> dict[str, Any]:
+    """schema 1: facts, and checks with what to do where one fails; `ok` where serving a model works here. probe: how
+    fast this machine is, measured and kept for later studies; else what was kept, {} where nothing was."""
     here = machine()
     facts = fingerprint(tuple(_PACKAGES))
     checks = []
@@ -51,7 +54,16 @@ def findings() -> dict[str, Any]:
         )
     )
     ok = all(check["ok"] or not check["needed"] for check in checks)
-    return {"schema": 1, "ok": ok, "fingerprint": facts, "checks": checks}
+    return {"schema": 1, "ok": ok, "fingerprint": facts, "checks": checks, "probe": _speed(here, probe)}
+
+
+def _speed(here: Machine, probe: bool) -> dict[str, float]:
+    from fettle.problems.runtimes.probe import machine_features, remember, remembered
+
+    if probe:
+        with machine_lock(30.0):
+            remember(here, machine_features(here))
+    return remembered(here)
 
 
 def show_findings(found: dict[str, Any]) -> None:
@@ -59,6 +71,9 @@ def show_findings(found: dict[str, Any]) -> None:
     for name in _FACTS:
         if name in found["fingerprint"]:
             console.print(f"{name:16} {plain(found['fingerprint'][name])}")
+    if speed := found["probe"]:
+        console.print(f"{'arithmetic':16} {number(speed['flops_fp32_all'] / 1e9)} GFLOP/s")
+        console.print(f"{'bandwidth':16} {number(speed['bandwidth_all'] / 1e9)} GB/s")
     for check in found["checks"]:
         state = "ok" if check["ok"] else "missing" if check["needed"] else "no"
         console.print(f"{check['name']:16} {state:8} {check['use'] if check['ok'] else check['mend']}")

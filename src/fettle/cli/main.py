@@ -192,11 +192,12 @@ def export(study: str, folder: str, storage: str, as_json: bool) -> None:
 
 @cli.command()
 @json_option
-def doctor(as_json: bool) -> None:
+@click.option("--probe", is_flag=True, help="Measures its speed for 2 seconds, and keeps that for later explanations.")
+def doctor(as_json: bool, probe: bool) -> None:
     """Says what this machine allows, and what is missing."""
     from fettle.cli.doctor import findings, show_findings
 
-    found = findings()
+    found = findings(probe=probe)
     _print_json(found) if as_json else show_findings(found)
     if not found["ok"]:
         raise click.exceptions.Exit(1)

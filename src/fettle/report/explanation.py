@@ -4,11 +4,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from fettle.core.answer import answer
 from fettle.core.space import Space
-from fettle.core.trial import Objective, TrialLog
+from fettle.core.trial import Objective, State, Trial, TrialLog
 from fettle.report.figures import duration, exact, figure, label, setting
-from fettle.report.summary import finite
+from fettle.report.foretold import foretold
+from fettle.report.knees import is_number, knees
+from fettle.report.limits import limits
+from fettle.report.origins import has_prior, origins
+from fettle.report.summary import SERVE, finite
 from fettle.report.text import joined, plain
+from fettle.report.unused import unused
 from fettle.surrogates.importance import Share, curve, importances
 from fettle.surrogates.regret import Regret, is_enough, remaining
 from fettle.surrogates.response import LEAST, Figures, Response, trials_in
@@ -20,14 +26,17 @@ _COUNTED = 10_000  # configurations, of which it is looked at whether all were t
 _NAMED = 0.05  # and below which a parameter is not worth a sentence
 
 
-def explanation(log: TrialLog, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What `fettle explain --json` prints (schema 1); strict JSON. params: what is predicted, too.
+def explanation(log: TrialLog, params: Mapping[str, Any] | None = None, *, best: int | None = None) -> dict[str, Any]:
+    """What `fettle explain --json` prints (schema 1); strict JSON. params: what is predicted, too. best: the
+    recommended trial, where it is another than the log alone would say.
 
     Raises ParamsError where these do not fit the space, InvalidInput where too little was measured to predict them.
     """
     space = Space.from_json(log.experiment["space"])
     trials = trials_in(log, space)
-    goals = [_objective(o, Figures.of(trials, space, o), space) for o in log.objectives]
+    figures = [Figures.of(trials, space, o) for o in log.objectives]
+    responses = [Response.of(each, space.columns) for each in figures]
+    goals = [_objective(*each, space) for each in zip(log.objectives, figures, responses, strict=True)]
     left = remaining(log, space)
     prediction = None
     if params is not None:
@@ -41,12 +50,33 @@ def explanation(log: TrialLog, params: Mapping[str, Any] | None = None) -> dict[
         "regret": None if left is None else {"metric": left.metric, "value": left.value, "trials": left.trials},
         "ended": ended(log),
         "prediction": prediction,
+        **_reasons(log, space, responses, answer(log).best if best is None else best),
         "findings": [s for goal in goals for s in _findings(goal)] + _prospects(log, left) + _expected(prediction),
     }
 
 
-def _objective(objective: Objective, figures: Figures, space: Space) -> dict[str, Any]:
-    response = Response.of(figures, space.columns)
+def _reasons(log: TrialLog, space: Space, responses: list[Response | None], best: int | None) -> dict[str, Any]:
+    """What limits the winner (where nothing is feasible, the closest trial), where curves turn, what is left unused,
+    what was expected, and who proposed what; null or [] where the study says nothing of it."""
+    complete = [t for t in log.trials if t.state is State.COMPLETE]
+    closest = min(complete, key=lambda t: (log.outcome(t).order, t.number), default=None)
+    trial = closest if best is None else log.trials[best]
+    problem, baseline = log.experiment.get("problem"), log.baseline
+    serving = isinstance(problem, Mapping) and problem.get("name") == SERVE
+    roles: dict[str, Trial] = {} if trial is None else {"closest" if best is None else "winner": trial}
+    if baseline is not None and baseline.state is State.COMPLETE and baseline is not trial:
+        roles["defaults"] = baseline
+    proposed = origins(log, None if best is None else log.trials[best]) if serving or has_prior(log) else None
+    return {
+        "limits": limits(log, trial) if serving and trial is not None else None,
+        "knees": knees(responses[0], space, log.objectives[0], trial.params) if responses and trial else [],
+        "unused": unused(log, roles) if serving else [],
+        "foretold": foretold(log),
+        "origins": proposed,
+    }
+
+
+def _objective(objective: Objective, figures: Figures, response: Response | None, space: Space) -> dict[str, Any]:
     explained = math.nan if response is None else response.explained
     verdict = "too few" if response is None else "constant" if math.isnan(explained) else "unexplained"
     found: dict[str, Any] = {
@@ -62,7 +92,7 @@ def _objective(objective: Objective, figures: Figures, space: Space) -> dict[str
     if response is None or not response.explains:
         return found
     shares = importances(response, space)
-    numbers = [p.name for p in shares.parameters if _is_number(space, p.name)][:_CURVES]
+    numbers = [p.name for p in shares.parameters if is_number(space, p.name)][:_CURVES]
     pairs = [p for p in shares.pairs if p.share.value >= _VISIBLE][:_PAIRS]
     return {
         **found,
@@ -74,13 +104,6 @@ def _objective(objective: Objective, figures: Figures, space: Space) -> dict[str
         "interactions": [{"names": list(p.names), **_of(p.share)} for p in pairs],
         "curves": [_curve(response, space, name) for name in numbers],
     }
-
-
-def _is_number(space: Space, name: str) -> bool:
-    column = space.columns[space.names.index(name)]
-    if column.kind == "ordinal":
-        return all(finite(value) for value in column.domain.values())
-    return column.kind in ("float", "int")
 
 
 def _curve(response: Response, space: Space, name: str) -> dict[str, Any]:

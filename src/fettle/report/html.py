@@ -20,12 +20,12 @@ _TILES = ("throughput_rps", "latency_p99_s", "cost_per_million", "rss_bytes")
 def render(summary: Summary, explained: Mapping[str, Any] | None = None) -> str:
     """The whole page. Everything that came from elsewhere is stripped of control characters and escaped.
 
-    explained: an `explanation`, without which its section is left out.
+    explained: an `explanation`, without which its sections are left out.
     """
     import jinja2
     from markupsafe import Markup
 
-    from fettle.report import charts, history
+    from fettle.report import charts, history, why
 
     here = files("fettle.report")
     script, style = (Markup(here.joinpath(name).read_text("utf-8")) for name in ("report.js", "report.css"))
@@ -54,6 +54,7 @@ def render(summary: Summary, explained: Mapping[str, Any] | None = None) -> str:
         progress=history.progress(summary),
         knobs=[(plain(e.name, limit=80), e.share, history.knob(e, metric, summary)) for e in found],
         knob_note=note(found),
+        why=why.section(explained, summary.currency),
         influence=_influence(explained, summary.currency),
         sentence=sentence,
         objective=label(metric),

@@ -70,7 +70,7 @@ def test_what_was_collected_here_counts_as_what_ships(shipped: None, tmp_path: P
     ("given", "reason"),
     [
         ({"objective": "cost,latency"}, "single objective"),
-        ({"target": {"name": "command", "command": "x {port}", "space": {"t": {"int": [1, 2]}}}}, "knows the knobs"),
+        ({"target": {"name": "command", "command": "x {port}", "space": {"t": {"int": [1, 2]}}}}, "target's knobs"),
     ],
 )
 def test_the_reason_is_said_where_it_starts_from_nothing(

@@ -13,8 +13,9 @@ from fettle.core.errors import InvalidInput
 from fettle.core.serving import Machine
 from fettle.core.trial import State, Trial
 from fettle.host.machine import usable_cores
-from fettle.problems.serve import measure
+from fettle.problems.serve import measure, model
 from fettle.problems.serve.cost import GIB, Prices
+from fettle.problems.serve.model import features
 from fettle.problems.serve.priority import as_generator, place
 from fettle.problems.serve.problem import ServeProblem, make
 
@@ -134,13 +135,25 @@ def test_secrets_are_not_stored_and_missed_on_resume() -> None:
     assert "--name" in caught.value.hint
 
 
-def test_the_record_is_json(problem: ServeProblem) -> None:
+def test_the_record_is_json(problem: ServeProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     record = json.loads(json.dumps(problem.record(), allow_nan=False))
     assert set(record["fingerprint"]["model_hash"]) == {"fp32", "int8"}
     assert record["fingerprint"]["cores"] == len(usable_cores())
     assert record["coding_cost_s"] > 0
     assert record["agreement"]["int8"]
     assert record["baseline"] is True
+    assert 8e8 < record["features"]["flops"] < 9e8 and record["probe"] == {}
+
+
+def test_a_graph_that_cannot_be_counted_delays_and_breaks_nothing(
+    problem: ServeProblem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert features(problem.model)["weight_bytes"] > 0
+    monkeypatch.setattr(model, "FEATURES_BYTES", 1000)
+    assert features(problem.model) == {}
+    (tmp_path / "m.onnx").write_bytes(b"no graph")
+    assert features(dataclasses.replace(problem.model, variants={"fp32": tmp_path / "m.onnx"})) == {}
 
 
 def complete(number: int, precision: str, **more: Any) -> Trial:

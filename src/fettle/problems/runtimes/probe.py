@@ -3,10 +3,16 @@
 The best of several repeats counts: strangers on the machine can only slow it down.
 """
 
+import contextlib
 import functools
+import hashlib
+import json
+import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -56,6 +62,36 @@ def machine_features(machine: Machine, *, seconds: float = 2.0, seed: int = 0) -
     found["bandwidth_1"] = 2.0 * size * _best_rate(copies[:1], share)
     found["bandwidth_all"] = 2.0 * size * _best_rate(copies, share)
     return found
+
+
+def remember(machine: Machine, found: Mapping[str, float]) -> Path:
+    """Keeps the features of this machine for later studies. Raises InvalidInput where they cannot be written."""
+    path = _kept(machine)
+    written = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written.write_text(json.dumps(dict(found)), encoding="utf-8")
+        written.replace(path)
+    except OSError as error:
+        raise InvalidInput(f"cannot keep the probe in {path}: {error.strerror}", "set XDG_CACHE_HOME") from error
+    return path
+
+
+def remembered(machine: Machine) -> dict[str, float]:
+    """What was last kept of a machine with this fingerprint; {} where nothing was."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(_kept(machine).read_text(encoding="utf-8"))
+        if isinstance(found, dict) and all(isinstance(v, int | float) and math.isfinite(v) for v in found.values()):
+            return {str(key): float(value) for key, value in found.items()}
+    return {}
+
+
+def _kept(machine: Machine) -> Path:
+    """A file per host, processor and number of cores, in the user's cache folder."""
+    same = [machine.facts.get("host"), machine.facts.get("cpu_model"), len(machine.cores)]
+    key = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "fettle" / f"probe-{key}.json"
 
 
 def _best_rate(runs: Sequence[Callable[[], object]], seconds: float) -> float:

@@ -6,6 +6,7 @@ could hold of the SLO. Where nothing was measured, the roofline tells how far to
 prior: it has to have the right shape, and live trials decide.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fettle.core.errors import InvalidInput
 from fettle.core.protocols import Earlier, InSessions
 from fettle.core.serving import Machine
 from fettle.core.space import Params
 from fettle.problems.runtimes.onnxruntime import benchmark, load
-from fettle.problems.runtimes.probe import machine_features
+from fettle.problems.runtimes.probe import machine_features, remember, remembered
 from fettle.problems.serve import codec
 from fettle.problems.serve.collect.rows import Measurements
 from fettle.problems.serve.cost import Prices, per_million
@@ -230,12 +232,19 @@ def _pace_s(problem: "ServeProblem", threads: int) -> float:
     return float(np.median(runs))
 
 
+def _probed(server: Machine) -> dict[str, float]:
+    found = machine_features(server)
+    with contextlib.suppress(InvalidInput):  # a folder that cannot be written costs two seconds each time
+        remember(server, found)
+    return found
+
+
 def _speeds(server: Machine, context: Mapping[str, Any]) -> dict[str, float]:
     """What a probe of this machine gives; that of the measurements, for as many cores, where the processor is alike."""
     then, probe = context["fingerprint"], dict(context["probe"])
     alike = set(then.get("isa", ())) == set(server.facts.get("isa", ())) and len(server.cores) <= probe["cores"]
     if not alike:
-        return machine_features(server)
+        return remembered(server) or _probed(server)
     share = len(server.cores) / probe["cores"]
     crowded = {name: share * probe[name] for name in ("flops_fp32_all", "ops_int8_all", "bandwidth_all")}
     return {**probe, **crowded, "cores": float(len(server.cores))}

@@ -17,6 +17,7 @@ from fettle.problems.serve.codec import dtype_name
 from fettle.problems.serve.verify import verify
 
 MIN_ITEMS = 32  # distinct bodies that a load test needs at least
+FEATURES_BYTES = 200 << 20  # of a file at most, whose features are counted at each start: 0.14 s for 100 MB
 INTEGERS_BELOW = 2  # generated integers are 0 or 1: an index that exists in any table of two rows
 _NO_SCORES = re.compile("embed|hidden|pool|feature", re.IGNORECASE)
 
@@ -88,6 +89,20 @@ def reference(model: Model, precision: str, items: Sequence[Tensors]) -> list[di
         return [session(item) for item in items]
     except failures() as error:
         raise ModelError(f"{model.name}: ONNX Runtime cannot run an item: {error}", "check --inputs") from error
+
+
+def features(model: Model) -> dict[str, float]:
+    """Operations, bytes and kinds of operators of the reference, see `runtimes.onnxgraph`; {} of a large file, which
+    would delay the start, and of a graph whose shapes cannot be told without running it."""
+    from fettle.problems.runtimes.onnxgraph import model_features
+
+    path = next(iter(model.variants.values()))
+    if path.stat().st_size > FEATURES_BYTES:
+        return {}
+    try:
+        return model_features(path, input_shapes={spec.name: spec.shape for spec in model.inputs})
+    except (ModelError, LookupError, ValueError):  # a graph that runs need not be one that can be counted
+        return {}
 
 
 def agreement(a: Sequence[Tensors], b: Sequence[Tensors]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fettle.core.space import Space
 from fettle.core.trial import Constraint, Objective, Params, State, Trial
 from fettle.host.machine import fingerprint, machine, machine_lock
 from fettle.host.redact import redact, redact_env
-from fettle.problems.runtimes.onnxgraph import model_features
+from fettle.problems.runtimes.probe import remembered
 from fettle.problems.serve import codec
 from fettle.problems.serve.batching import narrowed
 from fettle.problems.serve.collect.rows import Measurements, measurements
@@ -27,7 +27,7 @@ from fettle.problems.serve.confirm import confirm
 from fettle.problems.serve.cost import Prices
 from fettle.problems.serve.earlier import stand_ins
 from fettle.problems.serve.export import export_server
-from fettle.problems.serve.model import agreement, load_model, reference, samples
+from fettle.problems.serve.model import agreement, features, load_model, reference, samples
 from fettle.problems.serve.priority import place
 from fettle.problems.serve.slo import SLO
 
@@ -136,11 +136,12 @@ class ServeProblem:
 
     @functools.cached_property
     def features(self) -> Mapping[str, float]:
-        """Figures of the reference model, by its graph."""
-        shapes = {spec.name: spec.shape for spec in self.model.inputs}
-        return model_features(self.model.path, input_shapes=shapes)
+        """Figures of the reference model, by its graph; {} where they cannot be told at once."""
+        return features(self.model)
 
     def earlier(self, collected: Sequence[Measurements]) -> list[Earlier]:
+        if not self.features:
+            return []
         measured = [*collected, *measurements(SHIPPED)] if SHIPPED.is_file() else collected
         return stand_ins(self, measured, n=_STAND_INS, points=_POINTS)
 
@@ -157,6 +158,8 @@ class ServeProblem:
             "machine": {"cores": len(self.machine.cores), "memory_bytes": self.machine.memory_bytes},
             "coding_cost_s": codec.coding_cost_s(self.items[:8], list(first[:8])),
             "agreement": {p: agreement(first, self.references(p)) for p in precisions[1:]},
+            "features": dict(self.features),
+            "probe": remembered(machine()),
         }
 
     def defaults(self) -> Params:
