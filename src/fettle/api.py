@@ -15,13 +15,14 @@ import numpy as np
 from fettle import registry
 from fettle.core.answer import effective
 from fettle.core.errors import InvalidInput
-from fettle.core.protocols import Executor, Job, Priced, Problem
+from fettle.core.protocols import Executor, Job, Problem
 from fettle.core.trial import Event, State, Trial
 from fettle.loop import Watch
 from fettle.prior import prior
 from fettle.proposing import Limits
 from fettle.storage import open_storage
 from fettle.study import Study
+from fettle.surrogates.gain import price
 from fettle.surrogates.meta.store import Store
 
 CONFIRM_RATIO = 0.25  # of the budget, kept for measuring the best again
@@ -117,6 +118,8 @@ def serve(
     if stop_regret is not None:
         limits["stop_regret"] = stop_regret
     problem = make(model, slo=slo, objective=objective, target=target, seed=seed, **options)
+    if problem.gain_per_s is not None:
+        limits["gain_per_s"] = problem.gain_per_s
     chosen, known = _algorithm(problem, algorithm, storage, name, watch)
     study = Study(
         problem.space,
@@ -272,7 +275,7 @@ def _search(
             study.run(
                 problem.evaluate,
                 stop_regret=(study.log.experiment.get("budget") or {}).get("stop_regret"),
-                stop_gain=_worth(study, problem),
+                stop_gain=price(study.log),
                 trials=started + 1 if trials is None else min(trials, started + 1),
                 timeout_s=left,
                 executor=executor,
@@ -280,12 +283,6 @@ def _search(
                 failures=_HOPELESS,
                 watch=watch,
             )
-
-
-def _worth(study: Study, problem: Problem) -> float | None:
-    """What a further trial has to gain to be worth its price."""
-    n = len(study.log.ended)
-    return problem.worth(study.log.seconds / n) if n and isinstance(problem, Priced) else None
 
 
 def _try_baseline_again(study: Study) -> None:

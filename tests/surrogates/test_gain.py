@@ -8,7 +8,7 @@ import pytest
 
 import fettle
 from fettle.core.trial import Constraint, Event, Objective, State, Trial, TrialLog
-from fettle.surrogates.gain import LOOKS, expected, is_spent
+from fettle.surrogates.gain import LOOKS, expected, is_spent, price
 
 COST = Objective("cost", "minimize")
 
@@ -61,6 +61,17 @@ def test_it_ends_where_three_in_a_row_have_promised_too_little() -> None:
     assert not is_spent(log_of([*start[0], 1.0, 1.0, 1.0], [*start[1], sure, hopeful, sure]), 0.01)
     assert not is_spent(log_of([*start[0], 1.0, 1.0, 1.0], [*start[1], sure, None, sure]), 0.01)
     assert not is_spent(log_of([*start[0], 1.0, 1.0, 1.0], [*start[1], *[sure] * LOOKS]), 0.001)
+
+
+def test_the_price_of_a_trial_is_its_mean_time() -> None:
+    log = TrialLog([COST])
+    log.append(Event("created", -1, {"budget": {"gain_per_s": 0.01}}, 0.0))
+    assert price(log) is None
+    for n, seconds in enumerate((2.0, 4.0)):
+        log.append(Event("started", n, {"params": {}}, 0.0))
+        log.append(Event("told", n, {"state": "complete", "metrics": {}, "timings": {"wall_s": seconds}}, 0.0))
+    assert price(log) == pytest.approx(0.03)
+    assert price(log_of([1.0], [None])) is None
 
 
 def test_a_run_ends_by_it() -> None:

@@ -306,16 +306,6 @@ class Earlier:
 
 
 @runtime_checkable
-class Priced(Protocol):
-    """A problem that knows what its trials cost."""
-
-    def worth(self, seconds: float) -> float | None:
-        """By how much the first objective has to get better to pay for so many seconds; None where nobody said what
-        the answer is for."""
-        ...
-
-
-@runtime_checkable
 class Experienced(Protocol):
     """A problem that measurements of other tasks say something of."""
 

@@ -15,6 +15,7 @@ from fettle.report.origins import has_prior, origins
 from fettle.report.summary import SERVE, finite
 from fettle.report.text import joined, plain
 from fettle.report.unused import unused
+from fettle.surrogates.gain import is_spent, price
 from fettle.surrogates.importance import Share, curve, importances
 from fettle.surrogates.regret import Regret, is_enough, remaining
 from fettle.surrogates.response import LEAST, Figures, Response, trials_in
@@ -188,6 +189,8 @@ def ended(log: TrialLog) -> str:
     if below > 0.0 and space is not None and is_enough(log, space, below):
         metric = log.objectives[0].metric
         return f"less than {exact(metric, below)} of {label(metric)} could still be gained"
+    if (worth := price(log)) is not None and is_spent(log, worth):
+        return "the last trials were expected to save less than they cost"
     if log.started >= trials:
         return f"all {trials:.0f} trials of its budget were started"
     if space is not None and (space.only is not None or (space.raw_size or math.inf) <= _COUNTED):

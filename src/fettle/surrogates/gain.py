@@ -13,7 +13,14 @@ from fettle.core.trial import Constraint, Objective, State, Trial, TrialLog
 
 Floats = np.ndarray
 LOOKS = 3  # trials in a row that must have promised too little: a single one may have been an odd choice
-_DRAWS = 256
+_DRAWS = 256  # quantiles of a prediction
+
+
+def price(log: TrialLog) -> float | None:
+    """What a trial has to gain to pay for its seconds, by the study's record; None where that says nothing."""
+    per_s = (log.experiment.get("budget") or {}).get("gain_per_s")
+    seconds = [s for number in log.ended if (s := log.trials[number].timings.get("wall_s")) is not None]
+    return float(per_s) * float(np.mean(seconds)) if per_s and seconds else None
 
 
 def is_spent(log: TrialLog, below: float) -> bool:

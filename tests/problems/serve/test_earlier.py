@@ -99,7 +99,8 @@ def test_a_target_that_tells_nothing_of_its_sessions_has_no_stand_ins() -> None:
     assert stand_ins(made, [measured()], n=3, points=40) == []
 
 
-def test_a_probe_is_taken_where_the_processor_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_is_taken_where_the_processor_is_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     taken = []
     monkeypatch.setattr(earlier, "machine_features", lambda server: taken.append(server) or PROBE)
     made = problem.make(DATA / "digits-fp32.onnx", slo="p99=50ms")

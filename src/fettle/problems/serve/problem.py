@@ -173,12 +173,15 @@ class ServeProblem:
         found = next((t.artifacts["rate"] for t in trials if "rate" in t.artifacts), None)
         return self if found is None else dataclasses.replace(self, rate=found)
 
-    def worth(self, seconds: float) -> float | None:
+    @property
+    def gain_per_s(self) -> float | None:
+        """By how much the cost has to fall to pay for a second of this machine; None where nobody said how many
+        requests there will be."""
         if self.requests is None:
             return None
         here = self.machine
         hourly = self.prices.per_hour(cores=len(here.cores), memory_bytes=here.memory_bytes)
-        return hourly * seconds / 3600 / (self.requests / 1e6)
+        return hourly / 3600 / (self.requests / 1e6)
 
     def alone(self, timeout_s: float) -> AbstractContextManager[None]:
         return machine_lock(timeout_s)
