@@ -57,6 +57,10 @@ class Store:
         """The latest last. Raises InvalidInput, which names a damaged file."""
         return [entry.task for entry in sorted(self.entries(), key=lambda e: (e.added_s, e.task.name))]
 
+    def entry(self, path: Path) -> Entry:
+        """What a file of the store holds. Raises InvalidInput."""
+        return _read(path)
+
     def find(self, name: str) -> Entry:
         """The entry of that name. Raises InvalidInput."""
         names = []

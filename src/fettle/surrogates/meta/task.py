@@ -119,6 +119,7 @@ def _context(study: Finished) -> dict[str, Any]:
         "origin": f"study {hashlib.sha256(text.encode()).hexdigest()[:16]}",
         "problem": problem.get("name", "function"),
         "target": target.get("name") if isinstance(target, Mapping) else target,
+        "models": (problem.get("model") or {}).get("hashes"),
         "slo": problem.get("slo_text"),
         "objectives": record.get("objectives"),
         "constraints": record.get("constraints"),
