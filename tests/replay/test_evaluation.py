@@ -122,8 +122,12 @@ def test_what_is_left_out_is_said() -> None:
     nowhere = Task("nowhere", like(1)[0].rows)
     slow = {"constraints": [{"metric": "rate", "lower": 1e9, "upper": None}]}
     hopeless = Task("hopeless", like(1)[0].rows, space=SPACE, context=slow)
-    found = evaluate([*like(3), Task("few", like(1)[0].rows[:9], space=SPACE), nowhere, hopeless], RATE, methods=())
+    odd = Task("odd", hopeless.rows, space=SPACE, context={"constraints": [{"metric": "rate", "upper": "x"}]})
+    found = evaluate(
+        [odd, *like(3), Task("few", like(1)[0].rows[:9], space=SPACE), nowhere, hopeless], RATE, methods=()
+    )
     assert found.left_out["few"] == "9 rows, expected at least 16"
+    assert found.left_out["odd"].startswith("its constraints cannot be read")
     assert found.left_out["nowhere"] == "its space is not known"
     assert found.left_out["hopeless"] == "nothing holds its constraints"
     assert found.tasks == ["t0", "t1", "t2"]

@@ -175,8 +175,9 @@ def _objective(given: str | None, tasks: "Sequence[Task]") -> "Objective":
             raise InvalidInput(f"--objective: expected METRIC:GOAL, got {given!r}", "e.g. throughput_rps:maximize")
         return Objective(metric, goal)
     for task in reversed(tasks):
-        for one in (task.context or {}).get("objectives") or ():
-            return Objective(one["metric"], one["goal"])
+        stored = (task.context or {}).get("objectives")
+        if isinstance(stored, list | tuple) and stored and isinstance(stored[0], Mapping):
+            return Objective(str(stored[0].get("metric")), stored[0].get("goal", "minimize"))
     known = ", ".join(sorted({metric for task in tasks for metric in task.metrics})) or "none yet"
     raise InvalidInput("no study of the store says what is sought", f"give --objective METRIC:GOAL; metrics: {known}")
 

@@ -67,7 +67,8 @@ def opened(folder: str | None) -> "Store":
 def record(entry: "Entry") -> dict[str, Any]:
     """A stored task as the commands print it."""
     task, context = entry.task, entry.task.context or {}
-    facts = {**(context.get("fingerprint") or {}), **(context.get("machine") or {})}
+    parts = [context.get("fingerprint"), context.get("machine")]
+    facts = {key: value for part in parts if isinstance(part, Mapping) for key, value in part.items()}
     return {
         "name": task.name,
         "path": str(entry.path),

@@ -13,6 +13,7 @@ from fettle.core.trial import Constraint, Objective
 from fettle.surrogates.meta import Row, Task
 
 LEAST_ROWS, LEAST_OTHERS = 16, 2
+_ENDS = ("upper", "lower")
 
 
 def key(params: Params) -> str:
@@ -81,15 +82,19 @@ def others(case: Case, cases: Sequence[Task]) -> list[Task]:
 
 
 def _same_model(one: Task, other: Task) -> bool:
-    hashes = [set(((task.context or {}).get("models") or {}).values()) for task in (one, other)]
+    known = [(task.context or {}).get("models") for task in (one, other)]
+    hashes = [set(map(str, found.values())) if isinstance(found, Mapping) else set() for found in known]
     return bool(hashes[0] & hashes[1]) or (bool(one.features) and one.features == other.features)
 
 
 def _bounds(task: Task) -> tuple[Constraint, ...]:
     given = (task.context or {}).get("constraints") or ()
     try:
-        return tuple(Constraint(**one) for one in given)
-    except TypeError as error:
+        return tuple(
+            Constraint(str(one["metric"]), *(None if (end := one.get(key)) is None else float(end) for key in _ENDS))
+            for one in given
+        )
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InvalidInput(f"its constraints cannot be read: {error}") from error
 
 
