@@ -16,7 +16,8 @@ Made by `python docs/make_cli.py`; do not edit it by hand.
 Every command that reads or writes studies takes `--storage`; every command takes `--json`, and then standard output
 holds one JSON document and nothing else (progress and messages go to standard error). The documents fit the schemas
 in `fettle/schemas/`: `answer.json` (`serve`, `run`, `resume`, `best`, `show`), `list.json`,
-`measure.json`, `explain.json`, `collect.json` (`meta collect`), `error.json`.
+`measure.json`, `explain.json`, `collect.json` (`meta collect`), `meta_add.json`, `meta_list.json`, `meta_remove.json`,
+`meta_train.json`, `meta_evaluate.json`, `error.json`.
 
 | exit code | meaning |
 | --- | --- |

@@ -16,6 +16,7 @@ FOLDERS = (
     ("storage", "where journals live"),
     ("executors", "where evaluations run"),
     ("problems", "what is searched and how it is measured"),
+    ("replay", "searches on measured tables"),
     ("report", "pure: from a log of trials to tables, charts, JSON and a page"),
     ("testing", "public conformance suites and doubles"),
     ("", "one study, and one call"),

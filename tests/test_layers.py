@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "proposing": {"core"},
     "loop": {"core", "surrogates", "registry", "proposing"},
     "study": {"core", "surrogates", "registry", "proposing", "loop", "storage"},
+    "replay": {"core", "surrogates", "registry"},
     "data": set(),
     "schemas": {"core"},
 }

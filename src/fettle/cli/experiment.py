@@ -38,6 +38,8 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     for key in ("model", "inputs", "prices"):
         if key in given:
             given[key] = _located(folder, given[key], nested=key == "model")
+    if isinstance(given.get("algorithm"), dict) and isinstance(given["algorithm"].get("model"), str):
+        given["algorithm"] = {**given["algorithm"], "model": _located(folder, given["algorithm"]["model"])}
     if "memory_limit" in given:
         given["memory_bytes"] = _bytes(given.pop("memory_limit"))
     if "command" in given:

@@ -29,6 +29,9 @@ storage_option = click.option(
     show_default=True,
     help="Where studies are kept: a path or sqlite:/// URL.",
 )
+store_option = click.option(
+    "--store", metavar="FOLDER", help="Your own store of tasks; default: FETTLE_META, else ~/.local/share/fettle/meta."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
 stored = together(click.argument("study"), storage_option, json_option)
 

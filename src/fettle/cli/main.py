@@ -3,7 +3,7 @@ input; 130 interrupted. With --json, stdout holds one JSON document and nothing 
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from fettle import __version__
+from fettle.cli.as_json import print_json
 from fettle.cli.flags import STORAGE, json_option, serve_options, storage_option, stored, together
 from fettle.cli.meta import meta
 from fettle.core.errors import FettleError, InvalidInput
@@ -43,10 +44,6 @@ def _complain(message: str, hint: str, as_json: bool) -> None:
         click.echo(json.dumps({"schema": 1, "error": message, "hint": hint}))
     else:
         click.echo(f"fettle: {message}" + (f"\n  {hint}" if hint else ""), err=True)
-
-
-def _print_json(document: Mapping[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
 @click.group(cls=_Group, context_settings=_SETTINGS)
@@ -122,7 +119,7 @@ def measure(study: str, storage: str, as_json: bool, trial: int | None, params: 
     with _view(as_json) as view:
         payloads = api.measure(result, _params(params), trial=trial, repeat=repeat, watch=view)
     found = document(result, trial, payloads)
-    _print_json(found) if as_json else show(found)
+    print_json(found) if as_json else show(found)
     broken = any(held["holds"] is False for held in found["prediction"].values())
     if broken or not any(p["state"] == "complete" for p in payloads):
         raise click.exceptions.Exit(1)
@@ -135,7 +132,7 @@ def list_(storage: str, as_json: bool) -> None:
     from fettle.cli.shown import listing, show_listing
 
     found = listing(storage)
-    _print_json(found) if as_json else show_listing(found)
+    print_json(found) if as_json else show_listing(found)
 
 
 @cli.command()
@@ -145,7 +142,7 @@ def show(study: str, storage: str, as_json: bool) -> None:
     from fettle.cli.shown import show_study, study_document
 
     result = _stored(study, storage)
-    _print_json(study_document(result)) if as_json else show_study(result)
+    print_json(study_document(result)) if as_json else show_study(result)
 
 
 @cli.command()
@@ -163,7 +160,7 @@ def explain(study: str, storage: str, as_json: bool, params: str | None) -> None
     from fettle.cli.explained import document, show
 
     found = document(study, storage, _params(params))
-    _print_json(found) if as_json else show(found)
+    print_json(found) if as_json else show(found)
 
 
 @cli.command()
@@ -172,7 +169,7 @@ def explain(study: str, storage: str, as_json: bool, params: str | None) -> None
 def report(study: str, storage: str, as_json: bool, output: str | None) -> None:
     """Writes the HTML report of a STUDY."""
     path = _stored(study, storage).report(output)
-    _print_json({"schema": 1, "study": study, "report": str(path)}) if as_json else click.echo(str(path))
+    print_json({"schema": 1, "study": study, "report": str(path)}) if as_json else click.echo(str(path))
 
 
 @cli.command()
@@ -185,7 +182,7 @@ def export(study: str, folder: str, storage: str, as_json: bool) -> None:
 
     written = api.open_study(study, storage).export(folder)
     if as_json:
-        _print_json({"schema": 1, "study": study, "artifacts": written})
+        print_json({"schema": 1, "study": study, "artifacts": written})
     else:
         click.echo("\n".join(f"{what}: {path}" for what, path in written.items()))
 
@@ -198,7 +195,7 @@ def doctor(as_json: bool, probe: bool) -> None:
     from fettle.cli.doctor import findings, show_findings
 
     found = findings(probe=probe)
-    _print_json(found) if as_json else show_findings(found)
+    print_json(found) if as_json else show_findings(found)
     if not found["ok"]:
         raise click.exceptions.Exit(1)
 
@@ -244,7 +241,7 @@ def _answer(result: Any, as_json: bool) -> None:
     from fettle.cli.shown import show_answer
 
     document = result.document
-    _print_json(document) if as_json else show_answer(result)
+    print_json(document) if as_json else show_answer(result)
     if not document["feasible"]:
         raise click.exceptions.Exit(1)
 

@@ -1,20 +1,27 @@
 """`fettle meta`: what is measured of many models, so that a search on a further one starts from it."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from fettle.cli.as_json import print_json
 from fettle.cli.flags import json_option
+from fettle.cli.learned import evaluate, train
+from fettle.cli.stored import add, list_, remove
 
 _EVERY_S = 5.0
 
 
 @click.group()
 def meta() -> None:
-    """Measurements of many models, and what is learnt from them."""
+    """Measurements of many models, your own store of finished studies, and what is learnt from them. Nothing leaves
+    this machine."""
+
+
+for command in (add, list_, remove, train, evaluate):
+    meta.add_command(command)
 
 
 @meta.command()
@@ -85,7 +92,7 @@ def collect(folder: str, out: str, minutes: float | None, as_json: bool, **optio
             "seconds": round(found.seconds, 3),
             "full": found.full,
         }
-        click.echo(json.dumps(document, indent=2))
+        print_json(document)
     else:
         rest = "all is measured" if found.complete else "the same command goes on"
         said = f"{found.measured} rows in {found.seconds:.0f} s, {found.failed} failed, {found.disturbed} disturbed"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import multiprocessing
 from pathlib import Path
 
@@ -90,6 +91,11 @@ def test_names_that_look_alike_in_files_stay_apart(tmp_path: Path) -> None:
         gzip.compress(json.dumps({"format": 99}).encode()),
         gzip.compress(json.dumps({"format": 1, "added_s": 1.0, "task": {"name": "m", "rows": [3]}}).encode()),
         gzip.compress(json.dumps({"format": 1, "added_s": None, "task": {}}).encode()),
+        gzip.compress(json.dumps({"format": 1, "added_s": math.inf, "task": task().to_json()}).encode()),
+        gzip.compress(json.dumps({"format": 1, "added_s": 1, "task": {**task().to_json(), "context": [1]}}).encode()),
+        gzip.compress(
+            json.dumps({"format": 1, "added_s": 1, "task": {"name": "m", "rows": [[{"a": [1]}, {"x": 1.0}]]}}).encode()
+        ),
         gzip.compress(b"{" * 1000)[:-9],
     ],
 )

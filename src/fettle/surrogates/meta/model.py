@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,11 @@ class MetaModel:
 
     def scale(self, metric: str) -> str:
         return str(self.head["scales"][metric])
+
+    def fit(self, metric: str) -> float | None:
+        """Mean log-density (nats) of a figure of a left-out task, given the others; None for a single task."""
+        found: float | None = self.head.get("fit", {}).get(metric)
+        return found
 
     def of(self, metric: str, features: Mapping[str, float] | None = None) -> Learned:
         """What was learned of a metric, for a task with such features."""
@@ -129,13 +135,14 @@ def train(tasks: Sequence[Task], space: Space, *, method: str = "auto", seed: in
         raise InvalidInput(f"unknown method {method!r}", f"known: auto, {', '.join(METHODS)}")
     knobs, tables = tabulated(tasks, space)
     features = Features.of([task.features for task in tasks])
-    scales, arrays = dict[str, str](), dict[str, Floats]()
+    scales, fits, arrays = dict[str, str](), dict[str, float | None](), dict[str, Floats]()
     for metric in sorted({metric for table in tables for metric in table.y}):
         rng = np.random.default_rng([seed, len(scales)])
         found = _metric(name, metric, tables, knobs, features, rng)
         if found is not None:
-            arrays |= {f"{len(scales)}/{key}": array for key, array in found[1].items()}
-            scales[metric] = found[0]
+            scale, fit, own = found
+            arrays |= {f"{len(scales)}/{key}": array for key, array in own.items()}
+            scales[metric], fits[metric] = scale, fit if math.isfinite(fit) else None
     if not scales:
         raise InvalidInput("no metric was measured twice in any task", "give tasks with at least two measured rows")
     choices = np.array([len(k.choices) if k.kind == "word" else 0 for k in knobs.knobs], float)
@@ -147,6 +154,7 @@ def train(tasks: Sequence[Task], space: Space, *, method: str = "auto", seed: in
         "tasks": [table.name for table in tables],
         "knobs": knobs.to_json(),
         "scales": scales,
+        "fit": fits,
         "features": None if features is None else features.to_json(),
         "seed": seed,
     }
@@ -165,8 +173,8 @@ def _metric(
     knobs: Knobs,
     features: Features | None,
     rng: np.random.Generator,
-) -> tuple[str, Arrays] | None:
-    """Scale and arrays of one metric; None where no task has it twice."""
+) -> tuple[str, float, Arrays] | None:
+    """Scale, fit and arrays of one metric; None where no task has it twice."""
     best: tuple[str, dict[int, Sample], Anchors, Hyper] | None = None
     for scale in possible([table.y[metric] for table in tables if metric in table.y]):
         samples = {}
@@ -185,4 +193,4 @@ def _metric(
     scale, samples, anchors, hyper = best
     arrays = METHODS[name].learn(list(samples.values()), anchors, hyper, knobs.columns, rng)
     near = 0.0 if features is None or len(samples) < 3 else features.bandwidth(anchors, list(samples))
-    return scale, {**arrays, "tasks": np.array(list(samples), float), "bandwidth": np.array([near])}
+    return scale, hyper.fit, {**arrays, "tasks": np.array(list(samples), float), "bandwidth": np.array([near])}

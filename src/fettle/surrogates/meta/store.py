@@ -40,6 +40,9 @@ class Store:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+
     @classmethod
     def default(cls) -> "Store":
         """FETTLE_META, else fettle/meta in XDG_DATA_HOME, else in ~/.local/share."""
@@ -56,6 +59,10 @@ class Store:
     def tasks(self) -> list[Task]:
         """The latest last. Raises InvalidInput, which names a damaged file."""
         return [entry.task for entry in sorted(self.entries(), key=lambda e: (e.added_s, e.task.name))]
+
+    def entry(self, path: Path) -> Entry:
+        """What a file of the store holds. Raises InvalidInput."""
+        return _read(path)
 
     def find(self, name: str) -> Entry:
         """The entry of that name. Raises InvalidInput."""
@@ -114,14 +121,21 @@ def _safe(name: str) -> str:
 
 def _read(path: Path) -> Entry:
     try:
-        form = json.loads(gzip.decompress(path.read_bytes()))
+        form = json.loads(gzip.decompress(path.read_bytes()), parse_constant=_refuse)
         if form["format"] != FORMAT:
             raise InvalidInput(f"it has format {form['format']!r}, this version reads {FORMAT}")
-        return Entry(path, float(form["added_s"]), Task.from_json(form["task"]))
+        task = Task.from_json(form["task"])
+        if any(isinstance(value, list | dict) for row in task.rows for value in row.params.values()):
+            raise InvalidInput("its params are not flat")
+        return Entry(path, float(form["added_s"]), task)
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError, FettleError) as error:
         raise InvalidInput(
             f"{path} is no stored task: {error}", "delete that file, and add its study or its rows again"
         ) from error
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
 
 
 @contextlib.contextmanager

@@ -66,6 +66,8 @@ class Task:
             raise InvalidInput(f"task {name!r}: expected a list of rows with at least one, got {rows!r:.80}", _HINT)
         if space is not None and not isinstance(space, Space):
             raise InvalidInput(f"task {name!r}: expected a fettle.Space or None, got {space!r:.80}")
+        if context is not None and not isinstance(context, Mapping):
+            raise InvalidInput(f"task {name!r}: context: expected a dict or None, got {context!r:.80}")
         made = tuple(_row(f"task {name!r}: rows[{i}]", row) for i, row in enumerate(rows))
         if not any(row.metrics or row.failure for row in made):
             raise InvalidInput(f"task {name!r}: no row has a finite metric or a failure", _HINT)
@@ -119,6 +121,7 @@ def _context(study: Finished) -> dict[str, Any]:
         "origin": f"study {hashlib.sha256(text.encode()).hexdigest()[:16]}",
         "problem": problem.get("name", "function"),
         "target": target.get("name") if isinstance(target, Mapping) else target,
+        "models": (problem.get("model") or {}).get("hashes"),
         "slo": problem.get("slo_text"),
         "objectives": record.get("objectives"),
         "constraints": record.get("constraints"),
