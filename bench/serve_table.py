@@ -104,8 +104,15 @@ def measure(folder: Path, minutes: float, cores: int | None) -> None:
         "space": study.space.to_json(),
         "objectives": [[o.metric, o.goal] for o in study.objectives],
         "constraints": [[c.metric, c.upper, c.lower] for c in study.constraints],
+        "cores": cores,
         "complete": len(done) == len(points),
-        "defaults": {"params": defaults.params, "metrics": defaults.metrics, "intervals": defaults.intervals},
+        "defaults": {
+            "params": defaults.params,
+            "state": str(defaults.state),
+            "metrics": dict(defaults.metrics),
+            "intervals": dict(defaults.intervals),
+            "failure": defaults.failure,
+        },
     }
     table_of(cores).write_text(json.dumps({**head, "rows": done}, indent=1) + "\n")
 
