@@ -27,7 +27,7 @@ from fettle.surrogates.gp import imputed
 from fettle.surrogates.meta.maml import AdaptedNetwork
 from fettle.surrogates.meta.methods import Fitted
 from fettle.surrogates.meta.model import MetaModel, load
-from fettle.surrogates.meta.scales import LOG, backward, forward
+from fettle.surrogates.meta.scales import LOG, RANKS, Absolute, Ranks, Scale, forward
 from fettle.surrogates.task_feasibility import CERTAIN
 from fettle.surrogates.threads import on_one_thread
 
@@ -191,28 +191,31 @@ class FewShotSearch:
             return None
         bounded = [c.metric for c in self.constraints if c.metric in model.metrics]
         fits = {objective.metric: credit, **{m: self._fitted(model, m, waiting) for m in bounded}}
-        worth = self._worth(model, fits, Z) + self._spared(Z, views)
+        worth = self._worth(model, fits, Z) + self._chance(model, fits, Z, views)
         if self.plain.settings.cost and (dear := self.plain.log_cost(self.space.encode(params))) is not None:
             worth = worth - dear
         best = int(np.argmax(worth))
         note = f"{model.method} of {len(model.tasks)} tasks, credit {credit.credit:.0%}"
-        return Proposal(params[best], note, _predicted(model, fits, Z[best : best + 1]))
+        scales = {metric: self._scale(model, metric) for metric in fits}
+        return Proposal(params[best], note, _predicted(scales, fits, Z[best : best + 1]))
 
     def _worth(self, model: MetaModel, fits: Mapping[str, Fitted], Z: Floats) -> Floats:
         objective = self.objectives[0]
         fitted = fits[objective.metric]
         mean, std = fitted.predict(Z)
-        scale = model.scale(objective.metric)
+        scale = self._scale(model, objective.metric)
         held = [t.metrics[objective.metric] for t in self._told.values() if t.feasible]
-        best = None if not held else float(forward(scale, np.array([(min if objective.sign > 0 else max)(held)]))[0])
+        best = None if not held else float(scale.forward(np.array([(min if objective.sign > 0 else max)(held)]))[0])
         if isinstance(fitted, AdaptedNetwork):  # the paper's acquisition
             worth = fitted.optimism(Z) - objective.sign * mean
         else:
-            worth = improvement(mean, std, best, goal=objective.goal, log=scale == LOG)
-        for constraint in self.constraints:
-            if constraint.metric in fits:
-                worth = worth + _within(model, constraint, fits[constraint.metric], Z)
+            worth = improvement(mean, std, best, goal=objective.goal, log=scale.kind == LOG)
         return worth
+
+    def _chance(self, model: MetaModel, fits: Mapping[str, Fitted], Z: Floats, views: Floats) -> Floats:
+        """(m,): log-probability that nothing fails and all constraints hold."""
+        bound = [c for c in self.constraints if c.metric in fits]
+        return self._spared(Z, views) + sum(_within(model, c, fits[c.metric], Z) for c in bound)
 
     def _spared(self, Z: Floats, views: Floats) -> Floats:
         """(m,): log-probability that nothing fails."""
@@ -223,12 +226,21 @@ class FewShotSearch:
         d = self._known
         return self._feasibility.log_chance(Z[:, :d], views, X[:, :d], failed, seen)
 
+    def _scale(self, model: MetaModel, metric: str) -> Scale:
+        """Ranks, where tasks are more alike by them, for what is bound by nothing."""
+        bound = any(constraint.metric == metric for constraint in self.constraints)
+        if bound or not model.ranked(metric) or metric != self.objectives[0].metric:
+            return Absolute(model.scale(metric))
+        seen = [t.metrics[metric] for t in self._told.values() if metric in t.metrics and t.failed != 1.0]
+        return Ranks.of(np.array(seen, float))
+
     def _fitted(self, model: MetaModel, metric: str, waiting: Sequence[Params]) -> Fitted:
         """Pending params count as if they had come out as expected (Ginsbourger et al. 2010)."""
-        scale, learned, columns = model.scale(metric), model.of(metric, self._features), self.knobs.columns
+        scale, columns = self._scale(model, metric), self.knobs.columns
+        learned = model.of(metric, self._features, ranks=scale.kind == RANKS)
         own = metric == self.objectives[0].metric  # bounds of other metrics are not told apart from figures
         rows = [t for t in self._told.values() if metric in t.metrics and t.failed != 1.0 and (own or not t.bound)]
-        y = forward(scale, np.array([t.metrics[metric] for t in rows]))
+        y = scale.forward(np.array([t.metrics[metric] for t in rows]))
         known = np.flatnonzero(np.isfinite(y))[-_LEARNED_FROM:]
         X = np.array([t.x for t in rows]).reshape(-1, len(self.knobs))[known]
         y, bound = y[known], np.array([t.bound for t in rows], int)[known]
@@ -288,12 +300,13 @@ def _within(model: MetaModel, constraint: Constraint, fitted: Fitted, Z: Floats)
     return result
 
 
-def _predicted(model: MetaModel, fits: Mapping[str, Fitted], z: Floats) -> dict[str, list[float]]:
+def _predicted(scales: Mapping[str, Scale], fits: Mapping[str, Fitted], z: Floats) -> dict[str, list[float]]:
     """Metric -> value, and the ends of the 95 % interval of a measurement of it, at one point z (1, D)."""
     found = {}
     for metric, fitted in fits.items():
         mean, std = fitted.predict(z)
         spread = np.hypot(std, fitted.noise) * np.array([0.0, -1.96, 1.96])
-        value, *ends = backward(model.scale(metric), mean + spread).tolist()
-        found[metric] = [value, *sorted(ends)]
+        value, *ends = scales[metric].backward(mean + spread).tolist()
+        if math.isfinite(value):  # else nothing was seen whose rank could be compared
+            found[metric] = [value, *sorted(ends)]
     return found

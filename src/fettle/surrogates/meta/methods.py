@@ -65,7 +65,7 @@ class OnAnchors:
         return {
             "A": anchors.A, "mean": anchors.mean, "R": anchors.R, "levels": anchors.levels, "units": anchors.units,
             "theta": anchors.theta, "known": anchors.known, "weights": hyper.weights,
-            "hyper": np.array([hyper.noise, hyper.unit, hyper.unit_sd, hyper.fit, hyper.unlike]),
+            "hyper": np.array([hyper.noise, hyper.unit, hyper.unit_sd, hyper.fit, hyper.unlike, hyper.skill]),
         }  # fmt: skip
 
     def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column], shares: Floats | None) -> Learned:

@@ -18,7 +18,7 @@ from fettle.surrogates.meta.anchors import Anchors, Sample, learned, sample
 from fettle.surrogates.meta.knobs import Knobs
 from fettle.surrogates.meta.methods import METHODS, Arrays, Learned
 from fettle.surrogates.meta.prior_gp import Hyper, left_out
-from fettle.surrogates.meta.scales import LINEAR, LOG, forward, possible
+from fettle.surrogates.meta.scales import LOG, RANKS, Ranks, forward, possible
 from fettle.surrogates.meta.similarity import Features
 from fettle.surrogates.meta.tables import Table, tabulated
 from fettle.surrogates.meta.task import Task
@@ -26,6 +26,7 @@ from fettle.surrogates.task_feasibility import TaskFeasibility
 
 Floats = np.ndarray
 FORMAT = 1
+_SURER = 0.06  # rank correlation by which ranks have to foretell left-out tasks better than figures
 _CLEARER = 0.25  # log-density per figure by which another scale than the logarithm has to be better
 
 
@@ -61,11 +62,15 @@ class MetaModel:
         found: float | None = self.head.get("fit", {}).get(metric)
         return found
 
-    def of(self, metric: str, features: Mapping[str, float] | None = None) -> Learned:
-        """What was learned of a metric, for a task with such features."""
-        key = metric, None if features is None else tuple(sorted(features.items()))
+    def ranked(self, metric: str) -> bool:
+        """Whether tasks are more alike by ranks than on the metric's scale."""
+        return metric in self.head.get("ranked", ())
+
+    def of(self, metric: str, features: Mapping[str, float] | None = None, *, ranks: bool = False) -> Learned:
+        """What was learned of a metric, for a task with such features. ranks: on the scale of ranks."""
+        key = metric, ranks, None if features is None else tuple(sorted(features.items()))
         if key not in self._learned:
-            prefix = f"{self.metrics.index(metric)}/"
+            prefix = f"{self.metrics.index(metric)}/{'ranks/' if ranks else ''}"
             own = {name.removeprefix(prefix): a for name, a in self.arrays.items() if name.startswith(prefix)}
             shares = self._shares(own, features)
             self._learned[key] = METHODS[self.method].restore(own, self.knobs.columns, shares)
@@ -136,13 +141,14 @@ def train(tasks: Sequence[Task], space: Space, *, method: str = "auto", seed: in
     knobs, tables = tabulated(tasks, space)
     features = Features.of([task.features for task in tasks])
     scales, fits, arrays = dict[str, str](), dict[str, float | None](), dict[str, Floats]()
+    ranked: list[str] = []
     for metric in sorted({metric for table in tables for metric in table.y}):
         rng = np.random.default_rng([seed, len(scales)])
         found = _metric(name, metric, tables, knobs, features, rng)
         if found is not None:
-            scale, fit, own = found
-            arrays |= {f"{len(scales)}/{key}": array for key, array in own.items()}
-            scales[metric], fits[metric] = scale, fit if math.isfinite(fit) else None
+            arrays |= {f"{len(scales)}/{key}": array for key, array in found.arrays.items()}
+            scales[metric], fits[metric] = found.scale, found.fit if math.isfinite(found.fit) else None
+            ranked += [metric] if found.ranked else []
     if not scales:
         raise InvalidInput("no metric was measured twice in any task", "give tasks with at least two measured rows")
     choices = np.array([len(k.choices) if k.kind == "word" else 0 for k in knobs.knobs], float)
@@ -155,6 +161,7 @@ def train(tasks: Sequence[Task], space: Space, *, method: str = "auto", seed: in
         "knobs": knobs.to_json(),
         "scales": scales,
         "fit": fits,
+        "ranked": ranked,
         "features": None if features is None else features.to_json(),
         "seed": seed,
     }
@@ -166,6 +173,16 @@ def _rounded(name: str) -> bool:
     return name.endswith(("/R", "/theta", "/demands"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Metric:
+    """What was learned of one metric. ranked: on the scale of ranks, too."""
+
+    scale: str
+    fit: float
+    arrays: Arrays
+    ranked: bool
+
+
 def _metric(
     name: str,
     metric: str,
@@ -173,24 +190,52 @@ def _metric(
     knobs: Knobs,
     features: Features | None,
     rng: np.random.Generator,
-) -> tuple[str, float, Arrays] | None:
-    """Scale, fit and arrays of one metric; None where no task has it twice."""
-    best: tuple[str, dict[int, Sample], Anchors, Hyper] | None = None
-    for scale in possible([table.y[metric] for table in tables if metric in table.y]):
-        samples = {}
-        for t, table in enumerate(tables):
-            figures = forward(scale, table.y[metric]) if metric in table.y else np.empty(0)
-            if len(figures) and (one := sample(table.X, figures, own_unit=scale == LINEAR)) is not None:
-                samples[t] = one
-        if not samples:
-            return None
-        anchors = learned(list(samples.values()), knobs.columns, rng)
-        hyper = left_out(anchors, knobs.columns, rng, log=scale == LOG)
-        if best is None or hyper.fit > best[3].fit + _CLEARER:
-            best = (scale, samples, anchors, hyper)
-    if best is None:
+) -> _Metric | None:
+    """None where no task has it twice."""
+    figures = {t: table.y[metric] for t, table in enumerate(tables) if metric in table.y}
+
+    def on(scale: str) -> _Scaled | None:
+        return _scaled(scale, {t: tables[t].X for t in figures}, figures, knobs, rng)
+
+    found = [one for scale in possible(list(figures.values())) if (one := on(scale)) is not None]
+    if not found:
         return None
-    scale, samples, anchors, hyper = best
-    arrays = METHODS[name].learn(list(samples.values()), anchors, hyper, knobs.columns, rng)
-    near = 0.0 if features is None or len(samples) < 3 else features.bandwidth(anchors, list(samples))
-    return scale, hyper.fit, {**arrays, "tasks": np.array(list(samples), float), "bandwidth": np.array([near])}
+    best = found[0]
+    for one in found[1:]:
+        best = one if one.hyper.fit > best.hyper.fit + _CLEARER else best
+    arrays = best.arrays(name, knobs, features, rng)
+    ranks = on(RANKS)
+    ranked = ranks is not None and len(figures) > 1 and ranks.hyper.skill > best.hyper.skill + _SURER
+    if ranks is not None and ranked:
+        arrays |= {f"ranks/{key}": array for key, array in ranks.arrays(name, knobs, features, rng).items()}
+    return _Metric(best.scale, best.hyper.fit, arrays, ranked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scaled:
+    """A metric on one scale."""
+
+    scale: str
+    samples: Mapping[int, Sample]
+    anchors: Anchors
+    hyper: Hyper
+
+    def arrays(self, name: str, knobs: Knobs, features: Features | None, rng: np.random.Generator) -> Arrays:
+        tasks = list(self.samples)
+        made = METHODS[name].learn(list(self.samples.values()), self.anchors, self.hyper, knobs.columns, rng)
+        near = 0.0 if features is None or len(tasks) < 3 else features.bandwidth(self.anchors, tasks)
+        return {**made, "tasks": np.array(tasks, float), "bandwidth": np.array([near])}
+
+
+def _scaled(
+    scale: str, places: Mapping[int, Floats], figures: Mapping[int, Floats], knobs: Knobs, rng: np.random.Generator
+) -> _Scaled | None:
+    samples = {}
+    for t, y in figures.items():
+        z = Ranks.of(y).forward(y) if scale == RANKS else forward(scale, y)
+        if (one := sample(places[t], z, own_unit=scale != LOG)) is not None:
+            samples[t] = one
+    if not samples:
+        return None
+    anchors = learned(list(samples.values()), knobs.columns, rng)
+    return _Scaled(scale, samples, anchors, left_out(anchors, knobs.columns, rng, log=scale == LOG))

@@ -37,7 +37,8 @@ class Hyper:
 
     weights (w, s): prior shares of the mixture; noise: a share of v; unit, unit_sd: mean and standard deviation of
     log b; fit: mean log-density of a left-out figure, in the metric itself, which is what scales are compared by (NaN
-    for a single task); unlike: share of the process without tasks.
+    for a single task); unlike: share of the process without tasks; skill: mean rank correlation of what the other tasks
+    and a few figures of a left-out one foretell of the rest of it.
     """
 
     weights: Floats
@@ -46,6 +47,7 @@ class Hyper:
     unit_sd: float
     fit: float
     unlike: float
+    skill: float = 0.0
 
 
 def left_out(anchors: Anchors, columns: Sequence[Column], rng: np.random.Generator, *, log: bool) -> Hyper:
@@ -53,11 +55,12 @@ def left_out(anchors: Anchors, columns: Sequence[Column], rng: np.random.Generat
     T, logs = len(anchors.R), np.log(anchors.units)
     if T < 2:
         return Hyper(np.full((len(SHARES), len(FACTORS)), 1.0 / 9.0), 0.03, float(logs.mean()), 1.0, math.nan, 0.2)
-    slopes, evidence, without, drop, count = [], [], [], [], []
+    slopes, evidence, without, drop, count, skills = [], [], [], [], [], []
     for t in rng.permutation(T)[:_LEFT_OUT].tolist():
         one = _Left.out(anchors, t, unordered(columns))
         slopes.append(one.slope)
         without.append(one.unlike(rng.permutation(len(one.z))[:_JUDGED]))
+        skills += [one.skill(rng.permutation(len(one.z))[: _SIZES[0] + _JUDGED]) for _ in range(_DRAWS)]
         for some in (rng.permutation(len(one.z))[:size] for size in _SIZES for _ in range(_DRAWS)):
             evidence.append(one.evidence(some))
             drop.append(float((anchors.levels[t] + one.z[some]).sum()) if log else len(some) * logs[t])
@@ -70,7 +73,8 @@ def left_out(anchors: Anchors, columns: Sequence[Column], rng: np.random.Generat
     # the unknown unit of a new task takes something away (Laplace's approximation)
     fit = np.logaddexp.reduce(table[:, best], axis=(1, 2)) - np.array(drop) - 0.5 * np.log1p(2.0 * n * spread**2)
     unlike = float(np.clip(np.mean(without), *_UNLIKE))
-    return Hyper(weights, NOISES[best], float(logs.mean()), spread, float(fit.sum() / n.sum()), unlike)
+    mean_fit = float(fit.sum() / n.sum())
+    return Hyper(weights, NOISES[best], float(logs.mean()), spread, mean_fit, unlike, float(np.nanmean(skills)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,16 @@ class _Left:
     def evidence(self, some: Floats) -> list[list[list[float]]]:
         parts, z = self._parts(some), self.z[some]
         return [[[parts.evidence(z, w, s, noise) for s in FACTORS] for w in SHARES] for noise in NOISES]
+
+    def skill(self, some: Floats) -> float:
+        """Rank correlation of the last points, as foretold by the others and the first few, with their figures."""
+        n, parts = min(_SIZES[0], len(some) // 2), self._parts(some)
+        K, z = parts.covariance(0.6, 1.0, NOISES[3]), self.z[some]
+        if len(some) - n < 3 or not z[n:].std():
+            return math.nan
+        mean = parts.mean[n:] + K[n:, :n] @ np.linalg.solve(K[:n, :n], z[:n] - parts.mean[:n])
+        ranks = [np.argsort(np.argsort(values)) for values in (mean, z[n:])]
+        return float(np.corrcoef(*ranks)[0, 1])
 
     def unlike(self, some: Floats) -> float:
         """Chance that the task is none of theirs, were both as likely before."""
