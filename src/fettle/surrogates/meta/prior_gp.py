@@ -117,8 +117,8 @@ class _Left:
         if len(some) - n < 3 or not z[n:].std():
             return math.nan
         mean = parts.mean[n:] + K[n:, :n] @ np.linalg.solve(K[:n, :n], z[:n] - parts.mean[:n])
-        ranks = [np.argsort(np.argsort(values)) for values in (mean, z[n:])]
-        return float(np.corrcoef(*ranks)[0, 1])
+        foretold, found = (np.argsort(np.argsort(values)) for values in (mean, z[n:]))
+        return float(np.corrcoef(foretold, found)[0, 1])
 
     def unlike(self, some: Floats) -> float:
         """Chance that the task is none of theirs, were both as likely before."""
