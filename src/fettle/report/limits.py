@@ -179,7 +179,8 @@ def _processor(seen: _Seen, found: Mapping[str, float], *, probed: bool) -> tupl
 
 
 def _busy(seen: _Seen) -> str:
-    return f"{number(seen.used, 2)} of the {number(seen.usable, 0)} cores that it can use were busy"
+    plural = "s" if round(seen.usable) != 1 else ""
+    return f"{number(seen.used, 2)} of the {number(seen.usable, 0)} core{plural} that it can use were busy"
 
 
 def _lone(seen: _Seen, found: Mapping[str, float]) -> str:
