@@ -73,8 +73,9 @@ def left_out(anchors: Anchors, columns: Sequence[Column], rng: np.random.Generat
     # the unknown unit of a new task takes something away (Laplace's approximation)
     fit = np.logaddexp.reduce(table[:, best], axis=(1, 2)) - np.array(drop) - 0.5 * np.log1p(2.0 * n * spread**2)
     unlike = float(np.clip(np.mean(without), *_UNLIKE))
-    mean_fit = float(fit.sum() / n.sum())
-    return Hyper(weights, NOISES[best], float(logs.mean()), spread, mean_fit, unlike, float(np.nanmean(skills)))
+    known = [s for s in skills if math.isfinite(s)]  # not where all figures of a task are the same
+    skill = float(np.mean(known)) if known else 0.0
+    return Hyper(weights, NOISES[best], float(logs.mean()), spread, float(fit.sum() / n.sum()), unlike, skill)
 
 
 @dataclass(frozen=True, slots=True)
