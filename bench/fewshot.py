@@ -30,6 +30,7 @@ if __name__ == "__main__":  # before NumPy is loaded
 
 import fewshot_figures
 import fewshot_own
+import fewshot_tables
 import measured
 import numpy as np
 from fewshot_cases import Case, cases, sets
@@ -47,6 +48,7 @@ HERE = Path(__file__).parent / "results"
 LEARNERS = ("prior_gp", "rgpe", "maml", "maml_first_order", "fine_tuning", "nearest", "parametric")
 NETWORKS, TRAINED = ("maml", "maml_first_order", "fine_tuning"), 3  # starts of a network, which the seeds share out
 SCRATCH = ("gp_bo", "tpe", "auto", "random")
+SERVING = ("a100", "llm", "triton", "own")  # sets with a table of their own
 METHODS = ("static", *LEARNERS, *SCRATCH)
 DETERMINISTIC = ("static", *LEARNERS)
 Row = dict[str, Any]
@@ -224,8 +226,9 @@ def geometric(values: list[float]) -> float:
 
 def land(options: argparse.Namespace) -> None:
     rows = []
-    for path in sorted((options.folder / "fewshot").glob("*.jsonl")):
-        name, found = path.stem, list(load(path).values())
+    stored = {path.stem: list(load(path).values()) for path in sorted((options.folder / "fewshot").glob("*.jsonl"))}
+    for name in [n for n in stored if n in SERVING]:
+        found = stored[name]
         for label in sorted({("bound" if r["label"] not in ("", "none") else "none") for r in found}):
             part = [r for r in found if (r["label"] not in ("", "none")) == (label == "bound")]
             for method in METHODS:
@@ -242,9 +245,11 @@ def land(options: argparse.Namespace) -> None:
                 })  # fmt: skip
     head = {"schema": 1, "machine": fingerprint(("fettle", "numpy", "scipy")), "seed": 0}
     (options.folder / "fewshot.json").write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
-    own = list(load(path_of("own", options.folder)).values())
-    if own:
-        made = fewshot_figures.table(own)
+    others = fewshot_tables.rows({name: found for name, found in stored.items() if name not in SERVING})
+    if others:
+        (options.folder / "fewshot_tables.json").write_text(json.dumps(head | {"rows": others}, indent=1) + "\n")
+    if stored.get("own"):
+        made = fewshot_figures.table(stored["own"])
         (options.folder / "fewshot_own.json").write_text(json.dumps(head | {"rows": made}, indent=1) + "\n")
         (options.folder / "fewshot_own.svg").write_text(fewshot_figures.picture(made))
     for row in rows:

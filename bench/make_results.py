@@ -165,6 +165,27 @@ def fewshot(rows: Rows) -> Iterator[str]:
         yield f"{what}| {after} | {row['ms']:.1f} | {row['runs']} |"
 
 
+def fewshot_tables(rows: Rows) -> Iterator[str]:
+    total, *sets = rows
+    methods = list(total["at"]["5"])
+    yield f"{total['cases']} tasks of {total['sets']} sets (HPO, NAS, systems), each left out in turn; normalised regret: "
+    yield "0 is the best option, 1 the median one. p: Wilcoxon over tasks, that prior_gp is no better than from scratch."
+    yield ""
+    yield "| samples | " + " | ".join(methods) + " | p against " + ", ".join(total["p"]["5"]) + " |"
+    yield "|" + " --- |" * (len(methods) + 2)
+    for n, figures in total["at"].items():
+        p = ", ".join(f"{value:.1g}" for value in total["p"][n].values())
+        yield f"| {n} | " + " | ".join(f"{figures[m]:.3f}" for m in methods) + f" | {p} |"
+    worse = [row["set"] for row in sets if row["worse"]]
+    yield ""
+    yield f"Area (mean regret of samples 1 to 20) more than 5 % above that from scratch: {', '.join(worse) or 'no set'}."
+    yield ""
+    yield "| set | tasks | " + " | ".join(methods) + " |"
+    yield "|" + " --- |" * (len(methods) + 2)
+    for row in sets:
+        yield f"| {row['set']} | {row['cases']} | " + " | ".join(f"{row['area'][m]:.3f}" for m in methods) + " |"
+
+
 def fewshot_own(rows: Rows) -> Iterator[str]:
     """Samples to 90 and 95 % on the project's own measurements, and the cases that need more than a static policy."""
     methods, hard = ([r for r in rows if r["row"] == kind] for kind in ("method", "hard"))
@@ -249,6 +270,12 @@ SECTIONS: tuple[tuple[str, str, str, Callable[[Rows], Iterator[str]]], ...] = (
         "Few-shot search on the project's own measurements",
         "python bench/fewshot.py --list own",
         fewshot_own,
+    ),
+    (
+        "fewshot_tables",
+        "Few-shot search on other people's tables",
+        "python bench/fewshot.py --list tables",
+        fewshot_tables,
     ),
     ("fewshot_live", "Few-shot search in wall-clock time", "python bench/fewshot_live.py", fewshot_live),
     ("search_cost", "What a suggestion costs", "python bench/search_cost.py", search_cost),
