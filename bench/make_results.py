@@ -168,8 +168,9 @@ def fewshot(rows: Rows) -> Iterator[str]:
 def fewshot_tables(rows: Rows) -> Iterator[str]:
     total, *sets = rows
     methods = list(total["at"]["5"])
-    yield f"{total['cases']} tasks of {total['sets']} sets (HPO, NAS, systems), each left out in turn; normalised regret: "
-    yield "0 is the best option, 1 the median one. p: Wilcoxon over tasks, that prior_gp is no better than from scratch."
+    yield f"{total['cases']} tasks of {total['sets']} sets (HPO, NAS, systems), each left out in turn; normalised "
+    yield "regret: 0 is the best option, 1 the median one. p: Wilcoxon over tasks, that prior_gp is no better than from "
+    yield "scratch."
     yield ""
     yield "| samples | " + " | ".join(methods) + " | p against " + ", ".join(total["p"]["5"]) + " |"
     yield "|" + " --- |" * (len(methods) + 2)
@@ -178,7 +179,8 @@ def fewshot_tables(rows: Rows) -> Iterator[str]:
         yield f"| {n} | " + " | ".join(f"{figures[m]:.3f}" for m in methods) + f" | {p} |"
     worse = [row["set"] for row in sets if row["worse"]]
     yield ""
-    yield f"Area (mean regret of samples 1 to 20) more than 5 % above that from scratch: {', '.join(worse) or 'no set'}."
+    named = ", ".join(worse) or "no set"
+    yield f"Area (mean regret of samples 1 to 20) more than 5 % above that from scratch: {named}."
     yield ""
     yield "| set | tasks | " + " | ".join(methods) + " |"
     yield "|" + " --- |" * (len(methods) + 2)
