@@ -169,8 +169,8 @@ def fewshot_tables(rows: Rows) -> Iterator[str]:
     total, *sets = rows
     methods = list(total["at"]["5"])
     yield f"{total['cases']} tasks of {total['sets']} sets (HPO, NAS, systems), each left out in turn; normalised "
-    yield "regret: 0 is the best option, 1 the median one. p: Wilcoxon over tasks, that prior_gp is no better than from "
-    yield "scratch."
+    yield "regret: 0 is the best option, 1 the median one. p: Wilcoxon over tasks, that prior_gp is no better than "
+    yield "from scratch."
     yield ""
     yield "| samples | " + " | ".join(methods) + " | p against " + ", ".join(total["p"]["5"]) + " |"
     yield "|" + " --- |" * (len(methods) + 2)
