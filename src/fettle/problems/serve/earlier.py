@@ -67,7 +67,7 @@ class Served:
     def metrics(self, other: "StandIn", params: Params) -> dict[str, float]:
         """What a trial would report if the model scaled as the other one does."""
         sessions = self.sessions_of(params)
-        scale = self.pace_s * other.at(self.default)[0]
+        scale = self.pace_s * other.at(self.default)
         wait_s, workers = float(sessions.get("max_wait_s", 0.0)), int(sessions["workers"])
         limit_s, most = self.slo.limit_s, int(sessions["max_batch"])
         best, alone_s = 0.0, math.inf
@@ -84,7 +84,7 @@ class Served:
     def _service_s(self, other: "StandIn", sessions: Sessions, scale: float) -> float:
         """Of one batch in one worker, all of them busy, and the server's own work on the same cores."""
         batch, workers = int(sessions["max_batch"]), int(sessions["workers"])
-        work_s = scale * workers * batch / other.at(sessions)[0]
+        work_s = scale * workers * batch / other.at(sessions)
         cores = float(sessions["cores"])
         own_s = batch * (self.request_s + _FRONT_S) + _BATCH_S
         return work_s + own_s * max(1.0, workers / cores)
@@ -104,49 +104,43 @@ class Served:
 
 
 class StandIn:
-    """One measured model: throughput and latency of any sessions, on the machine of the study."""
+    """One measured model: throughput of any sessions, on the machine of the study."""
 
     def __init__(self, measured: Measurements, speeds: Mapping[str, float]) -> None:
         """speeds: of the study's machine, as `runtimes.probe` gives them."""
-        self._known: dict[str, list[tuple[Sessions, float, float]]] = {}
-        for sessions, rps, p50_s in _means(measured):
-            self._known.setdefault(str(sessions["precision"]), []).append((sessions, rps, p50_s))
+        self._known: dict[str, list[tuple[Sessions, float]]] = {}
+        for sessions, rps in _means(measured):
+            self._known.setdefault(str(sessions["precision"]), []).append((sessions, rps))
         self._here = roofline(measured.features, speeds)
         self._there = roofline(measured.features, measured.context["probe"])
-        self._seen: dict[tuple[Any, ...], tuple[float, float]] = {}
+        self._seen: dict[tuple[Any, ...], float] = {}
 
-    def at(self, sessions: Sessions) -> tuple[float, float]:
-        """Items per second, and seconds of a batch, with all workers busy."""
+    def at(self, sessions: Sessions) -> float:
+        """Items per second with all workers busy."""
         key = tuple(sessions.get(name) for name in ("precision", "cores", *_COMPARED))
         if key not in self._seen:
             self._seen[key] = self._scaled(sessions)
         return self._seen[key]
 
-    def _scaled(self, sessions: Sessions) -> tuple[float, float]:
+    def _scaled(self, sessions: Sessions) -> float:
         rows = self._known.get(str(sessions["precision"])) or next(iter(self._known.values()))
-        near, rps, p50_s = min(rows, key=lambda row: _distance(sessions, row[0]))
-        here, there = self._here(dict(sessions)), self._there(dict(near))
-        return (
-            rps * here["throughput_rps"] / there["throughput_rps"],
-            p50_s * here["latency_p50_s"] / there["latency_p50_s"],
-        )
+        near, rps = min(rows, key=lambda row: _distance(sessions, row[0]))
+        return rps * self._here(dict(sessions))["throughput_rps"] / self._there(dict(near))["throughput_rps"]
 
 
 _COMPARED = ("workers", "threads", "spinning", "max_batch", "graph_optimization")
 
 
-def _means(measured: Measurements) -> list[tuple[Sessions, float, float]]:
-    """Per params: mean throughput and latency of their repeats."""
-    found: dict[tuple[Any, ...], tuple[Sessions, list[float], list[float]]] = {}
+def _means(measured: Measurements) -> list[tuple[Sessions, float]]:
+    """Per params: mean throughput of their repeats."""
+    found: dict[tuple[Any, ...], tuple[Sessions, list[float]]] = {}
     for params, metrics, *failure in measured.rows:
         if failure:
             continue
         key = tuple(sorted(params.items()))
         sessions = {"threads": 1, "spinning": False, **params}
-        _, rps, p50_s = found.setdefault(key, (sessions, [], []))
-        rps.append(metrics["throughput_rps"])
-        p50_s.append(metrics["latency_p50_s"])
-    return [(s, float(np.mean(rps)), float(np.mean(p50_s))) for s, rps, p50_s in found.values()]
+        found.setdefault(key, (sessions, []))[1].append(metrics["throughput_rps"])
+    return [(s, float(np.mean(rps))) for s, rps in found.values()]
 
 
 def _distance(a: Sessions, b: Sessions) -> float:
@@ -175,6 +169,7 @@ def stand_ins(problem: "ServeProblem", measured: Sequence[Measurements], *, n: i
     so is the machine, for two more, where its processor is not that of the measurements.
     """
     target = problem.target
+    measured = [one for one in measured if any(len(row) == 2 for row in one.rows)]  # not of what only failed
     if not isinstance(target, InSessions) or not measured:
         return []
     server = place(problem.machine).server
