@@ -18,12 +18,10 @@ from fettle.core.errors import InvalidInput
 from fettle.core.protocols import Executor, Job, Problem
 from fettle.core.trial import Event, State, Trial
 from fettle.loop import Watch
-from fettle.prior import prior
 from fettle.proposing import Limits
 from fettle.storage import open_storage
 from fettle.study import Study
 from fettle.surrogates.gain import price
-from fettle.surrogates.meta.store import Store
 
 CONFIRM_RATIO = 0.25  # of the budget, kept for measuring the best again
 TRIAL_RATIO = 0.2  # of the budget, at most, for one trial
@@ -145,12 +143,16 @@ def _algorithm(
     problem: Problem, given: Any, storage: Any, name: str | None, watch: Watch | None
 ) -> tuple[Any, dict[str, Any]]:
     """Settings of the algorithm, and what the study's record says of them."""
+    from fettle.prior import prior  # here, as commands that only read a study need no learners
+    from fettle.surrogates.meta.store import Store
+
     if given is not None:
         return given, {}
     if name is not None and storage is not None:
         stored = open_storage(storage)
-        if name in stored.studies():
-            return Study.open(name, stored).log.experiment["algorithm"], {}
+        first = next(iter(stored.open(name).read()), None) if name in stored.studies() else None
+        if first is not None:  # else it was killed before its first event: it begins now
+            return first.payload["algorithm"], {}
     if watch is not None:
         watch.on_progress(0, {"phase": "reading earlier tasks"})
     found = prior(problem, Store.default())

@@ -10,11 +10,13 @@ from earlier_models import measured
 
 import fettle
 from fettle import api
+from fettle import prior as earlier_prior
 from fettle.algorithms.fewshot import FewShot
 from fettle.core.errors import InvalidInput
 from fettle.prior import prior, said
 from fettle.problems.serve import problem
 from fettle.problems.serve.collect.rows import Measurements
+from fettle.storage import open_storage
 from fettle.surrogates.meta import Task
 from fettle.surrogates.meta.store import Store
 
@@ -97,9 +99,19 @@ def test_serve_takes_it_unless_told_otherwise_and_stores_it(
     assert first.log.experiment["algorithm"]["name"] == "fewshot"
     assert first.log.experiment["prior"]["tasks"] == ["0", "1", "2"]
     json.dumps(first.log.experiment, allow_nan=False)
-    monkeypatch.setattr(api, "prior", lambda *given: pytest.fail("a stored study keeps its own"))
+    monkeypatch.setattr(earlier_prior, "prior", lambda *given: pytest.fail("a stored study keeps its own"))
     again = fettle.serve(model, slo="p99=50ms", storage=storage, name="one").study
     assert again.ask().note.startswith("prior_gp of 3 tasks")
     plain = fettle.serve(model, slo="p99=50ms", storage=storage, name="two", algorithm="auto").study
     assert plain.log.experiment["algorithm"]["name"] == "auto"
     assert "prior" not in plain.log.experiment
+
+
+def test_a_study_that_was_killed_before_its_first_event_begins(
+    shipped: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "carry_out", lambda study, problem, watch: api.Result(study, problem))
+    storage = open_storage(tmp_path / "studies.db")
+    storage.open("one", create=True)
+    study = fettle.serve(DATA / "digits-fp32.onnx", slo="p99=50ms", storage=storage, name="one").study
+    assert study.log.experiment["algorithm"]["name"] == "fewshot"
