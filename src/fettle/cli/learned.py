@@ -11,6 +11,7 @@ import click
 
 from fettle.cli.as_json import print_json
 from fettle.cli.flags import json_option, storage_option, store_option, together
+from fettle.cli.lines import Lines
 from fettle.cli.stored import opened
 from fettle.core.errors import InvalidInput
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from fettle.core.trial import Objective
     from fettle.replay import Evaluation
     from fettle.surrogates.meta import MetaModel, Store, Task
-
-_EVERY_S = 5.0
 
 
 @click.command()
@@ -90,11 +89,13 @@ def evaluate(
 
     tasks = opened(store).tasks()
     chosen = DEFAULT_METHODS if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
-    goal = _objective(objective, tasks)
+    goal, lines, total = _objective(objective, tasks), Lines(), len(tasks) * seeds
+
+    def watch(what: str) -> None:
+        lines.step(lambda done: _line(done, total, what))
+
     try:
-        found = replay.evaluate(
-            tasks, goal, methods=chosen, seeds=seeds, seconds=60.0 * minutes, watch=_Lines(len(tasks) * seeds)
-        )
+        found = replay.evaluate(tasks, goal, methods=chosen, seeds=seeds, seconds=60.0 * minutes, watch=watch)
     except KeyboardInterrupt:
         click.echo("fettle: interrupted\n  with fewer --minutes there is an answer earlier", err=True)
         raise click.exceptions.Exit(130) from None
@@ -233,17 +234,7 @@ def _table(means: Sequence[Any], *, by_task: bool) -> Any:
     return Table("Samples until a share of the best measured", (*head, *titles), tuple(rows))
 
 
-class _Lines:
-    """One line now and then on stderr."""
+def _line(done: int, total: int, what: str) -> str:
+    from fettle.report.text import plain
 
-    def __init__(self, total: int) -> None:
-        self._shown = time.monotonic()
-        self._done, self._total = 0, total
-
-    def __call__(self, what: str) -> None:
-        from fettle.report.text import plain
-
-        self._done += 1
-        if time.monotonic() - self._shown >= _EVERY_S:
-            self._shown = time.monotonic()
-            click.echo(f"{self._done} of at most {self._total} replays; last: {plain(what, limit=120)}", err=True)
+    return f"{done} of at most {total} replays; last: {plain(what, limit=120)}"

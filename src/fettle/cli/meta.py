@@ -1,6 +1,5 @@
 """`fettle meta`: what is measured of many models, so that a search on a further one starts from it."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,8 @@ import click
 from fettle.cli.as_json import print_json
 from fettle.cli.flags import json_option
 from fettle.cli.learned import evaluate, train
+from fettle.cli.lines import Lines
 from fettle.cli.stored import add, list_, remove
-
-_EVERY_S = 5.0
 
 
 @click.group()
@@ -62,7 +60,7 @@ def collect(folder: str, out: str, minutes: float | None, as_json: bool, **optio
     from fettle.problems.serve.collect import campaign
     from fettle.problems.serve.collect.plan import Settings
 
-    tries = options.pop("tries")
+    tries, lines = options.pop("tries"), Lines()
     executor = ProcessExecutor(workers=1, threads=1)
     try:
         found = campaign.collect(
@@ -73,7 +71,7 @@ def collect(folder: str, out: str, minutes: float | None, as_json: bool, **optio
             settings=Settings(**options),
             calm=campaign.Calm(tries=tries),
             seconds=None if minutes is None else 60.0 * minutes,
-            watch=_Lines(),
+            watch=lambda progress: lines.step(lambda rows: _line(progress, rows)),
         )
     except KeyboardInterrupt:
         click.echo("fettle: interrupted\n  the same command goes on from here", err=True)
@@ -99,18 +97,6 @@ def collect(folder: str, out: str, minutes: float | None, as_json: bool, **optio
         click.echo(f"{found.path}: {said}; {rest}")
 
 
-class _Lines:
-    """One line now and then on stderr."""
-
-    def __init__(self) -> None:
-        self._shown = time.monotonic()
-        self._rows = 0
-
-    def __call__(self, progress: Any) -> None:
-        self._rows += 1
-        if time.monotonic() - self._shown < _EVERY_S:
-            return
-        self._shown = time.monotonic()
-        left = (progress.total - progress.done) * progress.seconds / self._rows / 60
-        line = f"{progress.done}/{progress.total} rows, about {left:.0f} min left; last: {progress.line['model']}"
-        click.echo(line, err=True)
+def _line(progress: Any, rows: int) -> str:
+    left = (progress.total - progress.done) * progress.seconds / rows / 60
+    return f"{progress.done}/{progress.total} rows, about {left:.0f} min left; last: {progress.line['model']}"
