@@ -21,7 +21,7 @@ import numpy as np
 import search_rows as rows
 from problems import KINDS, kind_of, names
 from scipy.stats import rankdata
-from search_scores import Scores, column, common, geometric, holm, one_sided
+from search_scores import Scores, column, common, geometric, holm, milliseconds, one_sided
 
 from fettle.testing.search import CHECKPOINTS
 
@@ -151,9 +151,11 @@ def fronts(methods: Sequence[Scores], wanted: Sequence[str]) -> Table:
     )
 
 
-def costs(methods: Sequence[Scores]) -> Table:
+def costs(methods: Sequence[Scores], wanted: Sequence[str]) -> Table:
     body = [
-        [m.name, float(np.mean(m.ms)), float(np.max(m.ms)), m.errors, versions(m.head)] for m in methods if len(m.ms)
+        [m.name, float(np.mean(ms)), float(np.max(ms)), m.errors, versions(m.head)]
+        for m in methods
+        if len(ms := milliseconds(m, wanted))
     ]
     head = ["method", "mean ms", "worst run's ms", "runs that broke", "versions"]
     return table("CPU per ask and tell over trials 81 to 100", head, sorted(body, key=lambda line: line[1]))
@@ -204,8 +206,8 @@ def bars(ours: Scores, peers: Sequence[Scores], which: str) -> Table:
         share, mean = float(np.mean(regrets < 0.01)), 100 * float(np.mean(regrets))
         body.append(["two_level: share of seeds with regret x 100 under 1", f"{share:.0%}", "75 %", share >= 0.75])
         body.append(["two_level: mean regret x 100", mean, "4", mean <= 4.0])
-    if ours.ms:
-        ms = float(np.mean(ours.ms))
+    if len(spent := milliseconds(ours, [name for kind in KINDS for name in wanted(kind)])):
+        ms = float(np.mean(spent))
         body.append(["CPU ms per ask and tell, trials 81 to 100", ms, "15", ms <= 15.0])
     for line in body:
         line[-1] = "holds" if line[-1] else "MISSED"
@@ -238,7 +240,7 @@ def tables(methods: Sequence[Scores], ours: str, which: str, every_problem: bool
             yield make(some, wanted(kind))
     if which == "tables":
         yield noise()
-    yield costs(methods)
+    yield costs(methods, [name for kind in KINDS for name in wanted(kind)])
     slow = [m for m in methods if m.name in SLOW and common([m], single, 60)]
     if slow:
         few = sorted({pair[0] for m in slow for pair in m.at})

@@ -22,11 +22,11 @@ Pair = tuple[str, int]
 
 @dataclass(slots=True)
 class Scores:
-    """One method: (problem, seed) -> {evaluations: score}, and CPU ms per ask and tell."""
+    """One method: (problem, seed) -> {evaluations: score}, and -> CPU ms per ask and tell."""
 
     name: str
     at: dict[Pair, dict[int, float]] = field(default_factory=dict)
-    ms: list[float] = field(default_factory=list)
+    ms: dict[Pair, float] = field(default_factory=dict)
     head: rows.Row = field(default_factory=dict)
     errors: int = 0
 
@@ -41,7 +41,7 @@ class Scores:
                 if mine and row["n"] >= n:
                     scores.at.setdefault((row["p"], row["s"]), {})[n] = score(row, n)
             if row["b"] == max(CHECKPOINTS) and row["ms"] is not None:
-                scores.ms.append(row["ms"])
+                scores.ms[row["p"], row["s"]] = row["ms"]
         return scores
 
 
@@ -61,6 +61,12 @@ def common(methods: Iterable[Scores], wanted: Sequence[str], n: int) -> list[Pai
     """Pairs of the wanted problems that all of the methods have."""
     sets = [{pair for pair, at in m.at.items() if n in at and pair[0] in wanted} for m in methods]
     return sorted(set.intersection(*sets)) if sets else []
+
+
+def milliseconds(method: Scores, wanted: Iterable[str]) -> np.ndarray:
+    """CPU ms per ask and tell of each run on the wanted problems."""
+    names = {*wanted}
+    return np.array([ms for (name, _), ms in method.ms.items() if name in names])
 
 
 def column(method: Scores, pairs: Sequence[Pair], n: int) -> np.ndarray:

@@ -198,3 +198,34 @@ def test_features_that_lack_a_name_are_left_aside() -> None:
         fitted = model.of("rate", features).fit(*nothing, columns=model.knobs.columns)
         plain = model.of("rate").fit(*nothing, columns=model.knobs.columns)
         np.testing.assert_array_equal(fitted.predict(X)[0], plain.predict(X)[0])
+
+
+def of_shapes(shapes: np.ndarray, rng: np.random.Generator) -> list[Task]:
+    """Tasks (n, 14 points) in logarithms, of any level."""
+    made = []
+    for t, shape in enumerate(shapes):
+        figures = np.exp(rng.normal(0.0, 1.0) + shape + 0.02 * rng.standard_normal(len(GRID)))
+        made.append(Task(f"s{t}", [(params, {"rate": float(f)}) for params, f in zip(GRID, figures, strict=True)]))
+    return made
+
+
+def test_tasks_of_few_kinds_are_told_from_tasks_that_scatter() -> None:
+    rng = np.random.default_rng(4)
+    kinds, scattered = rng.standard_normal((4, len(GRID))), rng.standard_normal((12, len(GRID)))
+    alone = [
+        train(of_shapes(shapes, rng), SPACE, method="prior_gp").arrays["0/weights"][-1].sum()
+        for shapes in (np.repeat(kinds, 3, axis=0), scattered)
+    ]
+    assert alone[0] > 0.6  # of 0.5 before anything is known
+    assert alone[1] < 0.4
+
+
+def test_a_few_figures_tell_which_kind_of_task_it_is() -> None:
+    rng = np.random.default_rng(5)
+    kinds = rng.standard_normal((6, len(GRID)))
+    model = train(of_shapes(np.repeat(kinds, 3, axis=0), rng), SPACE, method="prior_gp")
+    X, errors = model.knobs.encode(GRID), []
+    for kind in kinds:
+        fitted = model.of("rate").fit(X[:4], 3.0 + kind[:4], columns=model.knobs.columns)
+        errors.append(np.abs(fitted.predict(X[4:])[0] - 3.0 - kind[4:]).mean())
+    assert np.mean(errors) < 0.25  # kinds differ by 1.1; one process about the mean of all is off by 0.45

@@ -25,7 +25,7 @@ from fettle.surrogates.meta.task import Task
 from fettle.surrogates.task_feasibility import TaskFeasibility
 
 Floats = np.ndarray
-FORMAT = 1
+FORMAT = 2  # 1: without processes about single tasks
 _SURER = 0.06  # rank correlation by which ranks have to foretell left-out tasks better than figures
 _CLEARER = 0.25  # log-density per figure by which another scale than the logarithm has to be better
 

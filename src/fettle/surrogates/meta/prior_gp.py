@@ -3,13 +3,14 @@
     y(x) = a + b (mu(x) + delta(x)),   delta ~ GP(0, s (w C + (1 - w) v k))
 
 mu: mean of the tasks; C: their empirical covariance; v: its mean variance; k: Matérn; a: any level. Several (w, s) are
-mixed by the evidence of the points so far, and by what was likely when each task in turn was left out. One more process
-knows nothing of the tasks: its share is the prior's missing credit.
+mixed by the evidence of the points so far, and by how likely they made each task when it was left out. Tasks come in
+kinds, and the mean of two kinds is neither: so some of the processes have a single task for mu. Others know nothing of
+the tasks: their share is the prior's missing credit.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,8 +19,11 @@ from fettle.surrogates.kernel import Points, cross, unordered
 from fettle.surrogates.meta.anchors import Anchors, Basis
 
 Floats = np.ndarray
-SHARES = (0.2, 0.6, 0.9)  # w
+SHARES = (0.2, 0.6, 0.9)  # w, about the mean of the tasks
+ALONE = 0.2  # w, about a single task
 FACTORS = (0.35, 1.0, 2.8)  # s
+_EVEN = 4.0  # tasks that the prior of the weights counts for: half of it about the mean, half about single tasks
+_STEPS = 50  # of expectation-maximisation
 NOISES = (0.0003, 0.003, 0.01, 0.03, 0.1, 0.3)  # variance, as a share of v
 UNITS = np.array([-1.2, -0.8, -0.4, -0.2, 0.0, 0.2, 0.4, 0.8, 1.2])  # log b, about its mean over the tasks
 _UNLIKE = (0.02, 0.49)  # least and most share of the process without tasks, before any trial
@@ -35,10 +39,10 @@ _LEAST = 1e-3  # share of a mixture from which a process is worth its time
 class Hyper:
     """What leaving out tasks has taught.
 
-    weights (w, s): prior shares of the mixture; noise: a share of v; unit, unit_sd: mean and standard deviation of
-    log b; fit: mean log-density of a left-out figure, in the metric itself, which is what scales are compared by (NaN
-    for a single task); unlike: share of the process without tasks; skill: mean rank correlation of what the other tasks
-    and a few figures of a left-out one foretell of the rest of it.
+    weights (W + 1, S): prior shares of each w (about the mean; at last, about single tasks) and s; noise: a share of v;
+    unit, unit_sd: mean and standard deviation of log b; fit: mean log-density of a left-out figure, in the metric
+    itself, which is what scales are compared by (NaN for a single task); unlike: share of the process without tasks;
+    skill: mean rank correlation of what the other tasks and a few figures of a left-out one foretell of the rest of it.
     """
 
     weights: Floats
@@ -54,7 +58,7 @@ def left_out(anchors: Anchors, columns: Sequence[Column], rng: np.random.Generat
     """Evidence of small subsets of each task under the prior that the other tasks make. log: the scale is one."""
     T, logs = len(anchors.R), np.log(anchors.units)
     if T < 2:
-        return Hyper(np.full((len(SHARES), len(FACTORS)), 1.0 / 9.0), 0.03, float(logs.mean()), 1.0, math.nan, 0.2)
+        return Hyper(_even(), 0.03, float(logs.mean()), 1.0, math.nan, 0.2)
     slopes, evidence, without, drop, count, skills = [], [], [], [], [], []
     for t in rng.permutation(T)[:_LEFT_OUT].tolist():
         one = _Left.out(anchors, t, unordered(columns))
@@ -65,10 +69,9 @@ def left_out(anchors: Anchors, columns: Sequence[Column], rng: np.random.Generat
             evidence.append(one.evidence(some))
             drop.append(float((anchors.levels[t] + one.z[some]).sum()) if log else len(some) * logs[t])
             count.append(len(some))
-    table, n = np.array(evidence), np.array(count)  # (subsets, noises, shares, factors)
+    table, n = np.array(evidence), np.array(count)  # (subsets, noises, W + 1, S)
     best = int(np.argmax(np.logaddexp.reduce(table, axis=(2, 3)).sum(axis=0)))
-    likely = np.exp(table[:, best] - table[:, best].max(axis=(1, 2), keepdims=True))
-    weights = (likely / likely.sum(axis=(1, 2), keepdims=True)).mean(axis=0)
+    weights = _weights(table[:, best], min(T, _LEFT_OUT))
     spread = 0.0 if log else float(np.sqrt(np.var(logs) + np.var(np.log(slopes))))
     # the unknown unit of a new task takes something away (Laplace's approximation)
     fit = np.logaddexp.reduce(table[:, best], axis=(1, 2)) - np.array(drop) - 0.5 * np.log1p(2.0 * n * spread**2)
@@ -76,6 +79,25 @@ def left_out(anchors: Anchors, columns: Sequence[Column], rng: np.random.Generat
     known = [s for s in skills if math.isfinite(s)]  # not where all figures of a task are the same
     skill = float(np.mean(known)) if known else 0.0
     return Hyper(weights, NOISES[best], float(logs.mean()), spread, float(fit.sum() / n.sum()), unlike, skill)
+
+
+def _even() -> Floats:
+    """Weights (W + 1, S) before anything is known of them."""
+    made = np.full((len(SHARES) + 1, len(FACTORS)), 0.5 / len(SHARES) / len(FACTORS))
+    made[-1] = 0.5 / len(FACTORS)
+    return made
+
+
+def _weights(evidence: Floats, tasks: int) -> Floats:
+    """Those that make the subsets (n, W + 1, S) of so many tasks likeliest (expectation-maximisation, with a Dirichlet
+    prior: there are few tasks, and their subsets are much alike)."""
+    likely = np.exp(evidence - evidence.max(axis=(1, 2), keepdims=True))
+    weights = _even()
+    for _ in range(_STEPS):
+        each = likely * weights
+        found = (each / each.sum(axis=(1, 2), keepdims=True)).mean(axis=0)
+        weights = (tasks * found + _EVEN * _even()) / (tasks + _EVEN)
+    return weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +130,16 @@ class _Left:
         return Parts.of(points, self.mean[some], self.R[some], self.anchors, theta, self.words)
 
     def evidence(self, some: Floats) -> list[list[list[float]]]:
-        parts, z = self._parts(some), self.z[some]
-        return [[[parts.evidence(z, w, s, noise) for s in FACTORS] for w in SHARES] for noise in NOISES]
+        """noise -> w -> s -> log-density."""
+        parts, off = self._parts(some), self.z[some] - self.mean[some]
+        alone = off[:, None] - self.R[some]
+
+        def among(s: float, noise: float) -> float:
+            found = parts.evidence(alone, ALONE, s, noise)
+            return float(np.logaddexp.reduce(found)) - math.log(len(found))
+
+        about = [[[float(parts.evidence(off, w, s, noise)) for s in FACTORS] for w in SHARES] for noise in NOISES]
+        return [[*rows, [among(s, noise) for s in FACTORS]] for rows, noise in zip(about, NOISES, strict=True)]
 
     def skill(self, some: Floats) -> float:
         """Rank correlation of the last points, as foretold by the others and the first few, with their figures."""
@@ -124,10 +154,9 @@ class _Left:
     def unlike(self, some: Floats) -> float:
         """Chance that the task is none of theirs, were both as likely before."""
         parts, z, noise = self._parts(some), self.z[some], NOISES[3]
-        knowing = [parts.evidence(z, w, s, noise) for w in SHARES for s in FACTORS]
-        unknown = replace(parts, mean=np.zeros(len(some)))
+        knowing = [parts.evidence(z - parts.mean, w, s, noise) for w in SHARES for s in FACTORS]
         total = 1.0 + float(self.mean.var()) / self.anchors.variance
-        free = [unknown.evidence(z, 0.0, f * total, noise) for f in PLAIN]
+        free = [parts.evidence(z, 0.0, f * total, noise) for f in PLAIN]
         gain = np.logaddexp.reduce(knowing) - math.log(len(knowing)) - np.logaddexp.reduce(free) + math.log(len(free))
         return float(1.0 / (1.0 + np.exp(np.clip(gain, -50.0, 50.0))))
 
@@ -156,11 +185,13 @@ class Parts:
         result[np.diag_indices(len(result))] += noise * self.variance + jitter
         return result
 
-    def evidence(self, z: Floats, w: float, s: float, noise: float) -> float:
-        """log p(z), up to a constant, for any level."""
+    def evidence(self, off: Floats, w: float, s: float, noise: float) -> Floats:
+        """log-density () of figures whose distance from a mean is `off` (n,), up to a constant, for any level; (q,) of
+        distances (n, q) from several."""
         L = np.linalg.cholesky(self.covariance(w, s, noise))
-        off = np.linalg.solve(L, z - self.mean - (z - self.mean).mean())
-        return -0.5 * float(off @ off) - float(np.log(np.diag(L)).sum())
+        white = np.linalg.solve(L, off - off.mean(axis=0))
+        result: Floats = -0.5 * (white * white).sum(axis=0) - np.log(np.diag(L)).sum()
+        return result
 
 
 class PriorGP:
@@ -200,33 +231,38 @@ class PriorPosterior:
             return float(np.exp(hyper.unit))
         scores = []
         for g in UNITS:
-            z = y / np.exp(hyper.unit + g)
+            off = y / np.exp(hyper.unit + g) - self._parts.mean
             jacobian = -(len(y) - 1) * g
-            scores.append(self._parts.evidence(z, 0.6, 1.0, hyper.noise) + jacobian - 0.5 * (g / hyper.unit_sd) ** 2)
+            scores.append(self._parts.evidence(off, 0.6, 1.0, hyper.noise) + jacobian - 0.5 * (g / hyper.unit_sd) ** 2)
         return float(np.exp(hyper.unit + UNITS[int(np.argmax(scores))]))
 
     def _mixed(self, y: Floats) -> None:
-        """The processes of the mixture, each as (share, w, s, Cholesky factor, whitened residual)."""
-        hyper, n = self.prior.hyper, len(y)
-        z = (y - self._level) / self.unit
-        made = []
-        for i, w in enumerate(SHARES):
-            for j, s in enumerate(FACTORS):
-                weight = (1.0 - hyper.unlike) * (0.9 * hyper.weights[i, j] + 0.1 / hyper.weights.size)
-                made.append((weight, w, s, True))
-        made += [(hyper.unlike / len(PLAIN), 0.0, f * self._total / self._parts.variance, False) for f in PLAIN]
-        scores, kept = [], []
-        for weight, w, s, knows in made:
-            mean = self._parts.mean if knows else np.zeros(n)
+        """The mixture's processes."""
+        from scipy.special import softmax
+
+        hyper, n, T = self.prior.hyper, len(y), self._G.shape[1] - 1
+        z, means = (y - self._level) / self.unit, _means(self._G)
+        trusted = (1.0 - hyper.unlike) * (0.9 * hyper.weights + 0.1 * _even())
+        middle, tasks = np.array([1]), np.arange(2, T + 2)
+        made = [(trusted[i, j], w, s, middle) for i, w in enumerate(SHARES) for j, s in enumerate(FACTORS)]
+        made += [(trusted[-1, j] / T, ALONE, s, tasks) for j, s in enumerate(FACTORS)]
+        nothing, free = np.array([0]), self._total / self._parts.variance
+        made += [(hyper.unlike / len(PLAIN), 0.0, f * free, nothing) for f in PLAIN]
+        parts, scores = [], list[Floats]()
+        for weight, w, s, about in made:
             L = np.linalg.cholesky(self._parts.covariance(w, s, hyper.noise)) if n else np.zeros((0, 0))
-            off = np.linalg.solve(L, z - mean) if n else np.zeros(0)
-            scores.append(np.log(weight) - 0.5 * float(off @ off) - float(np.log(np.diag(L)).sum()))
-            kept.append((w, s, knows, L, off))
-        share = np.exp(np.array(scores) - max(scores))
-        share /= share.sum()
-        self.credit = float(sum(p for p, one in zip(share, kept, strict=True) if one[2]))
-        worth = [i for i in range(len(kept)) if share[i] >= _LEAST]
-        self._mixture = [(share[i] / share[worth].sum(), *kept[i]) for i in worth]
+            off = np.linalg.solve(L, z[:, None] - means[:, about]) if n else np.zeros((0, len(about)))
+            parts.append((w, s, about, L, off))
+            scores.append(np.log(weight) - 0.5 * (off * off).sum(axis=0) - np.log(np.diag(L)).sum())
+        shares = np.split(softmax(np.concatenate(scores)), np.cumsum([len(one) for one in scores])[:-1])
+        self.credit = float(sum(p.sum() for p, one in zip(shares, parts, strict=True) if one[2][0]))
+        kept = [p >= _LEAST for p in shares]
+        rest = float(sum(p[k].sum() for p, k in zip(shares, kept, strict=True)))
+        self._mixture = [
+            _Process(w, s, about[k], p[k] / rest, L, off[:, k])
+            for p, k, (w, s, about, L, off) in zip(shares, kept, parts, strict=True)
+            if k.any()
+        ]
 
     def predict(self, Z: Floats) -> tuple[Floats, Floats]:
         """Z (m, D) -> mean (m,), standard deviation (m,) of the function on the scale, without noise."""
@@ -237,16 +273,34 @@ class PriorPosterior:
         K = variance * cross(self._theta, points, self._points, self._words)
         own, d = np.einsum("mt,mt->m", R, R) / T, len(self._words)
         matern = variance * (1.0 - np.exp(self._theta[-2]) * (1.0 - points.shares(d))) if d else variance
-        first, second = np.zeros(len(Z)), np.zeros(len(Z))
-        for share, w, s, knows, L, off in self._mixture:
-            k = s * (w * C + (1.0 - w) * K) + self._parts.level
-            V = np.linalg.solve(L, k.T) if len(off) else np.zeros((0, len(Z)))
-            mean = V.T @ off + (G[:, 0] if knows else 0.0)
-            spread = s * (w * own + (1.0 - w) * matern) + self._parts.level - np.einsum("nm,nm->m", V, V)
-            first += share * mean
-            second += share * (np.maximum(spread, 1e-10) + mean * mean)
+        first, second, means = np.zeros(len(Z)), np.zeros(len(Z)), _means(G)
+        for one in self._mixture:
+            k = one.s * (one.w * C + (1.0 - one.w) * K) + self._parts.level
+            V = np.linalg.solve(one.L, k.T) if len(one.L) else np.zeros((0, len(Z)))
+            mean = V.T @ one.off + means[:, one.about]
+            spread = one.s * (one.w * own + (1.0 - one.w) * matern) + self._parts.level - np.einsum("nm,nm->m", V, V)
+            first += mean @ one.shares
+            second += np.maximum(spread, 1e-10) * one.shares.sum() + (mean * mean) @ one.shares
         std = np.sqrt(np.maximum(second - first * first, 1e-10))
         return self._level + self.unit * first, self.unit * std
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """One covariance about each of q means. about (q,): columns of `_means`; shares (q,) of the mixture; L (n, n):
+    Cholesky factor; off (n, q): whitened distances from the means."""
+
+    w: float
+    s: float
+    about: Floats
+    shares: Floats
+    L: Floats
+    off: Floats
+
+
+def _means(G: Floats) -> Floats:
+    """G (n, 1 + T): mu and the deviations -> (n, 2 + T): zero, mu, and each task."""
+    return np.hstack([np.zeros((len(G), 1)), G[:, :1], G[:, :1] + G[:, 1:]])
 
 
 def _widened(theta: Floats, columns: Sequence[Column], d: int) -> Floats:
