@@ -135,6 +135,10 @@ class Context(Protocol):
         """Holds something dear between trials of one worker until its key changes."""
         ...
 
+    def drop(self) -> None:
+        """Stops what is held now."""
+        ...
+
     def artifact(self, name: str, value: Any) -> None:
         """Stores a small JSON value with the trial."""
         ...
@@ -346,7 +350,11 @@ class Target(Protocol):
     """An inference server: described, not driven."""
 
     name: str
-    hot: frozenset[str]
+
+    @property
+    def hot(self) -> frozenset[str]:
+        """Knobs that change without a restart."""
+        ...
 
     def space(self, model: Model, machine: Machine) -> Space: ...
 
@@ -357,7 +365,8 @@ class Target(Protocol):
     def launch(self, model: Model, params: Params, port: int) -> Launch: ...
 
     def apply(self, params: Params) -> Request | None:
-        """How a hot knob is set on the running server; None where it needs a restart."""
+        """How all hot knobs are set on a running server, which answers 200 once they are in force; None where there are
+        none."""
         ...
 
 

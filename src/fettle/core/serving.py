@@ -64,14 +64,15 @@ class Launch:
 
     argv runs in a fresh work folder in which `files` (relative name -> content, or a path to link to)
     have been laid out. `ready` answers 200 once the server can serve. `encode` makes the request for
-    one item; `decode` turns a 200's body into named outputs and raises ValueError on anything else.
+    one item; `decode` turns a 200's body into named outputs (None: it holds none that could be compared) and raises
+    ValueError on anything else.
     `requirements` are the pip requirements that a folder exported without Fettle needs.
     """
 
     argv: tuple[str, ...]
     ready: Request
     encode: Callable[[Tensors], Request]
-    decode: Callable[[bytes], dict[str, np.ndarray]] | None
+    decode: Callable[[bytes], dict[str, np.ndarray] | None] | None
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes | Path] = field(default_factory=dict)
     cores: int | None = None  # cores given to the server; None: all of the machine's

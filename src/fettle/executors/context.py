@@ -97,6 +97,9 @@ class TrialContext:
     def keep(self, key: str, start: Callable[[], T], stop: Callable[[T], None]) -> T:
         return self.kept.keep(key, start, stop)
 
+    def drop(self) -> None:
+        self.kept.drop()
+
     def artifact(self, name: str, value: Any) -> None:
         self.artifacts[name] = plain(value)
 

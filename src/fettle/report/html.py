@@ -140,7 +140,9 @@ def _operating(row: Row | None) -> dict[str, Any]:
         facts.append(("Cores used", f"{usage['cores_used']:.2f} of {usage['cores']}"))
     if finite(usage.get("peak_rss_bytes")):
         facts.append(("Peak memory", figure("rss_bytes", usage["peak_rss_bytes"])))
-    if finite(server.get("start_s")):
+    if server.get("warm"):
+        facts.append(("Server", "that of the trial before, whose other knobs are the same"))
+    elif finite(server.get("start_s")):
         facts.append(("Time to start", figure("start_s", server["start_s"])))
     argv = server.get("argv")
     command = shlex.join(plain(a, limit=2000) for a in argv) if isinstance(argv, list | tuple) else ""

@@ -198,7 +198,7 @@ def check_artifacts(make: Make, folder: Path) -> None:
 
 
 def check_keep(make: Make, folder: Path) -> None:
-    """`keep` starts once per key, stops when the key changes and at the end, each once, in order."""
+    """`keep` starts once per key, stops when the key changes, at `drop` and at the end, each once, in order."""
     log = folder / "log"
 
     def evaluate(params: Any, ctx: Context) -> Any:
@@ -211,16 +211,20 @@ def check_keep(make: Make, folder: Path) -> None:
             note(f"stop {value}")
 
         key = params["key"]
+        if not key:
+            ctx.drop()
+            return {"loss": 0.0}
         assert ctx.keep(key, lambda: note(f"start {key}"), stop) == f"start {key}"
         return {"loss": 0.0}
 
     with made(make) as executor:
-        for number, key in enumerate(["a", "a", "b", "b"]):
+        for number, key in enumerate(["a", "a", "b", "b", "", "b"]):
             executor.submit(job(folder, number, params={"key": key}), evaluate)
             payload = gather(executor, 1)[number].payload
             assert payload["state"] == "complete", payload
-    until(lambda: log.read_text().endswith("stop start b\n"), "what was kept was not stopped")
-    assert log.read_text().split("\n")[:-1] == ["start a", "stop start a", "start b", "stop start b"]
+    until(lambda: log.read_text().count("stop start b\n") == 2, "what was kept was not stopped")
+    ends = ["start b", "stop start b"]
+    assert log.read_text().split("\n")[:-1] == ["start a", "stop start a", *ends, *ends]
 
 
 def check_evaluators(make: Make, folder: Path) -> None:

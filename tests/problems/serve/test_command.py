@@ -11,7 +11,7 @@ import pytest
 from fettle.core.errors import InvalidInput
 from fettle.core.serving import Launch, Machine, Model, TensorSpec
 from fettle.core.space import Categorical, Choice, Float, Int, Ordinal, Space
-from fettle.problems.serve.targets.command import Command, load_space
+from fettle.problems.serve.targets.command import Command, Hot, load_space
 
 SPACE = Space(
     {
@@ -109,7 +109,7 @@ def test_a_real_server(tmp_path: Path, serve: Callable[[Launch, int], Path], onn
     assert json.loads(body) == {"argv": ["1", "$(touch hacked); `id`"], "bytes": len(request.body), "key": "k"}
     assert not list(folder.glob("hacked"))
     assert launch.decode is not None
-    assert launch.decode(body) == {}
+    assert launch.decode(body) is None
     with pytest.raises(ValueError):
         launch.decode(b"<html>")
     fixed = replace(target, body=b"same", expect="any").launch(MODEL, params, port)
@@ -122,9 +122,10 @@ def test_a_real_server(tmp_path: Path, serve: Callable[[Launch, int], Path], onn
 )
 def test_space_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "s.yaml").write_text(text)
-    space, defaults = load_space(tmp_path / "s.yaml")
+    space, defaults, change = load_space(tmp_path / "s.yaml")
     assert space == Space({"threads": Int(1, 8)})
     assert defaults in ({"threads": 2}, {})
+    assert change is None
 
 
 @pytest.mark.parametrize(
@@ -148,3 +149,44 @@ def test_bad_space_files(tmp_path: Path, text: str | None) -> None:
         (tmp_path / "s.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(InvalidInput):
         load_space(tmp_path / "s.yaml")
+
+
+HOT = {"knobs": ["threads"], "path": "/settings", "body": '{"threads": {threads}}'}
+
+
+def test_hot_knobs_are_set_by_one_request() -> None:
+    target = Command("srv {port} {threads}", SPACE, change=Hot.read(HOT))
+    assert target.hot == {"threads"}
+    request = target.apply({"threads": 3, "fast": True})
+    assert request is not None
+    assert (request.method, request.path, request.body) == ("POST", "/settings", b'{"threads": 3}')
+    assert Command("srv {port}", SPACE).apply({"threads": 3}) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"knobs": []}, "list of names"),
+        ({"knobs": "threads"}, "list of names"),
+        ({"knobs": ["fast"]}, "does not set"),
+        ({"knobs": ["batching"], "body": "{batching}"}, "every trial"),
+        ({"body": "{threads} {batching.on.size}"}, "every trial"),
+        ({"knobs": ["fast"], "body": "{fast}"}, "fresh server"),
+        ({"path": "settings"}, "path"),
+        ({"path": 5}, "path"),
+        ({"verb": "PUT"}, "verb"),
+    ],
+)
+def test_bad_hot_knobs_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Command("srv {port} {threads}", SPACE, change=Hot.read({**HOT, **change}))
+
+
+def test_hot_knobs_in_a_space_file(tmp_path: Path) -> None:
+    form = {"space": {"threads": {"int": [1, 8]}}, "hot": HOT}
+    (tmp_path / "s.yaml").write_text(json.dumps(form))
+    assert load_space(tmp_path / "s.yaml")[2] == Hot.read(HOT)
+    target = Command.from_options("srv {port} {threads}", str(tmp_path / "s.yaml"))
+    assert target.hot == {"threads"}
+    with pytest.raises(InvalidInput, match="knobs and path"):
+        Hot.read({"knobs": ["threads"]})

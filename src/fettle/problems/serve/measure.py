@@ -1,9 +1,10 @@
 """One trial of the serve problem: start the server, load it, find what it holds, price it."""
 
+import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from fettle.problems.serve.operating_point import OperatingPoint, measure_at
 from fettle.problems.serve.priority import as_generator, place
 from fettle.problems.serve.rate_search import RateResult, RateSearch, search
 from fettle.problems.serve.samples import Samples, percentile
-from fettle.problems.serve.session import NOTICE_S, Server, checker, running, verify
+from fettle.problems.serve.session import NOTICE_S, Server, checker, retuned, start, verify
 
 if TYPE_CHECKING:
     from fettle.problems.serve.problem import ServeProblem
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 FOREIGN_RATIO = 0.10  # of the machine: more than that taken by others marks a measurement
 MEMORY_MARGIN = 1.3  # allotted memory over the peak
 _CALM_WAIT_S = 10.0
+_CHANGE_S = 30.0  # for hot knobs to be set: a server may load its model again
 _NO_END = {"timeout", "stalled", "unfinished"}  # kinds of error of answers that did not come in time
 _SEARCH_S = 20.0  # of probing at most; most servers take much less to reach the half-width
 _AGAIN_S = 6.0
@@ -77,10 +79,17 @@ class _Run:
 
 
 def evaluate(
-    problem: "ServeProblem", params: Params, ctx: Context, *, mode: str = "search", rate: float | None = None
+    problem: "ServeProblem",
+    params: Params,
+    ctx: Context,
+    *,
+    mode: str = "search",
+    rate: float | None = None,
+    warm: bool = False,
 ) -> Figures:
-    """Metrics of one configuration on a fresh server. mode 'search': the highest rate that holds the SLO,
-    from `rate` on where it is known; 'rate': the figures at that rate.
+    """Metrics of one configuration. mode 'search': the highest rate that holds the SLO, from `rate` on where it is
+    known; 'rate': the figures at that rate. warm: the last trial's server may be used where only hot knobs differ;
+    otherwise the server is a fresh one.
 
     Raises TrialFailure with its class, or TrialStopped where the incumbent cannot be beaten any more.
     """
@@ -91,8 +100,9 @@ def evaluate(
         nice = stack.enter_context(as_generator(placement))
         ctx.progress({"phase": "starting"})
         memory = problem.memory_bytes or int(0.8 * problem.machine.memory_bytes)
-        server = stack.enter_context(
-            running(
+
+        def started() -> Server:
+            return start(
                 lambda port: problem.target.launch(problem.model, params, port),
                 folder=ctx.workdir / "server",
                 machine=placement.server,
@@ -100,7 +110,8 @@ def evaluate(
                 nice=nice,
                 start_limit_s=min(0.5 * limit_s, 60.0),
             )
-        )
+
+        server = stack.enter_context(_served(problem, params, ctx, started, warm=warm))
         generator = stack.enter_context(_generator(problem, params, server, ctx.seed))
         shared = placement.shared and bool(set(server.cores) & set(placement.generator_cores))
         run = _Run(problem, params, ctx, server, generator, end, shared)
@@ -117,6 +128,43 @@ def evaluate(
             usage = observer.stop()
             _describe(run, usage, time.monotonic() - observed)
         return metrics
+
+
+@contextmanager
+def _served(
+    problem: "ServeProblem", params: Params, ctx: Context, started: Callable[[], Server], *, warm: bool
+) -> Iterator[Server]:
+    """A server for one trial. One with hot knobs goes on running for the next trial, unless this one fails."""
+    hot = problem.target.hot
+    if not (warm and hot):
+        ctx.drop()
+        server = started()
+        try:
+            yield server
+        finally:
+            server.process.stop()
+        return
+    fresh: list[Server] = []
+
+    def first() -> Server:
+        fresh.append(started())
+        return fresh[0]
+
+    cold = {name: value for name, value in params.items() if name not in hot}
+    server = ctx.keep(json.dumps(cold, sort_keys=True), first, lambda kept: kept.process.stop())
+    good = False
+    try:
+        change = problem.target.apply(params)
+        if not fresh and change is not None:
+            server = retuned(server, problem.target.launch(problem.model, params, server.port), change, _CHANGE_S)
+        yield server
+        good = True
+    except TrialStopped:  # it is not the server's fault
+        good = True
+        raise
+    finally:
+        if not good:
+            ctx.drop()
 
 
 def _generator(problem: "ServeProblem", params: Params, server: Server, seed: int) -> Generator:
@@ -357,6 +405,8 @@ def _describe(run: _Run, usage: TreeUsage, seconds: float) -> None:
     )
     ctx.artifact("client", _client(run))
     argv = [redact(word) for word in server.launch.argv]
-    ctx.artifact("server", {"argv": argv, "record": dict(server.launch.record), "start_s": server.start_s})
+    ctx.artifact(
+        "server", {"argv": argv, "record": dict(server.launch.record), "start_s": server.start_s, "warm": server.warm}
+    )
     ctx.artifact("log", server.log())
     ctx.artifact("timings", {"server_cpu_s": usage.cpu_s})

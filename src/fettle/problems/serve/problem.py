@@ -189,7 +189,7 @@ class ServeProblem:
     def evaluate(self, params: Params, ctx: Context) -> Metrics:
         from fettle.problems.serve.measure import evaluate
 
-        return evaluate(self, params, ctx)
+        return evaluate(self, params, ctx, warm=True)
 
     def measure(self, settings: Mapping[str, Any], params: Params, ctx: Context) -> Metrics:
         from fettle.problems.serve.measure import evaluate

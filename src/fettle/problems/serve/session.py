@@ -6,8 +6,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,13 +30,14 @@ TOLERANCE_RATIO = 0.05  # of the reference's norm: batches and threads change th
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that answers on `port` of the loopback, proved to be this trial's own."""
+    """A server that answers on `port` of the loopback, proved to be ours. warm: it has served an earlier trial."""
 
     process: Process
     launch: Launch
     port: int
     start_s: float
     cores: tuple[int, ...]
+    warm: bool = False
 
     def log(self) -> str:
         return redact(self.process.log_tail(_LOG_LINES))
@@ -51,7 +53,16 @@ class Server:
 
 
 @contextmanager
-def running(
+def running(make_launch: Callable[[int], Launch], **how: Any) -> Iterator[Server]:
+    """A server that `start` starts; its whole process tree is dead on leaving."""
+    server = start(make_launch, **how)
+    try:
+        yield server
+    finally:
+        server.process.stop()
+
+
+def start(
     make_launch: Callable[[int], Launch],
     *,
     folder: Path,
@@ -59,10 +70,10 @@ def running(
     memory_bytes: int,
     nice: int,
     start_limit_s: float,
-) -> Iterator[Server]:
-    """Starts the server that make_launch(port) describes; its whole process tree is dead on leaving.
+) -> Server:
+    """The server that make_launch(port) describes, ready. Its end is the caller's affair.
 
-    Raises TrialFailure: start_timeout, crash or oom, each with the server's last log lines.
+    Raises TrialFailure: start_timeout, crash or oom, each with the server's last log lines; then nothing is left of it.
     """
     port = free_port()
     launch = make_launch(port)
@@ -86,9 +97,27 @@ def running(
         if not listens(process.pids(), port):
             what = f"another program answers on port {port}, not this trial's server"
             raise TrialFailure(what, failure="start_timeout", log=server.log())
-        yield Server(process, launch, port, time.monotonic() - begun, cores)
-    finally:
+        return replace(server, start_s=time.monotonic() - begun)
+    except BaseException:
         process.stop()
+        raise
+
+
+def retuned(server: Server, launch: Launch, change: Request, timeout_s: float) -> Server:
+    """The same process after its hot knobs have been set. launch: how it would be started with them.
+
+    Raises TrialFailure: timeout, bad_request, or what ended the server.
+    """
+    try:
+        status, body = ask(server.port, change, timeout_s)
+    except (OSError, ResponseError) as error:
+        kind = "timeout" if isinstance(error, TimeoutError) else "bad_request"
+        raise server.failure(f"no answer to the request that sets the hot knobs: {error}", otherwise=kind) from error
+    if status != 200:
+        shown = redact(body[:200].decode("utf-8", "replace"))
+        what = f"the request that sets the hot knobs was answered with status {status}: {shown!r}"
+        raise server.failure(what, otherwise="bad_request")
+    return replace(server, launch=launch, start_s=0.0, warm=True)
 
 
 def ask(port: int, request: Request, timeout_s: float) -> tuple[int, bytes]:
@@ -125,7 +154,7 @@ def checker(launch: Launch, references: Sequence[Tensors] | None) -> Callable[[i
             outputs = launch.decode(body)
         except ValueError:
             return "bad_body"
-        if references is None:
+        if references is None or outputs is None:
             return ""
         return compare(outputs, references[index % len(references)])
 

@@ -11,6 +11,10 @@ that names a parameter which is inactive in a trial is left out. The space comes
       mode: {categorical: [fast, safe]}
       where: ["threads <= 4"]
     defaults: {threads: 1, mode: safe}     # optional; the baseline
+    hot:                                   # optional; knobs that change without a restart
+      knobs: [mode]
+      path: /settings                      # answers 200 once they are in force
+      body: '{"mode": "{mode}"}'
 """
 
 import re
@@ -20,8 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
-
-import numpy as np
 
 from fettle.core.errors import InvalidInput
 from fettle.core.serving import Launch, Machine, Model, Request, Tensors
@@ -34,11 +36,48 @@ Expect = Literal["any", "json", "oip"]
 
 
 @dataclass(frozen=True, slots=True)
+class Hot:
+    """Knobs that one request sets on the running server; `{name}` is replaced in its path and body. A fresh server gets
+    them by its command line, as all others."""
+
+    knobs: tuple[str, ...]
+    path: str
+    body: str = ""
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+
+    @classmethod
+    def read(cls, form: Any) -> "Hot":
+        """Raises InvalidInput."""
+        hint = "expected hot: {knobs: [name, ...], path: /settings, body: '...', method: POST, headers: {...}}"
+        if not isinstance(form, Mapping) or not {"knobs", "path"} <= form.keys():
+            raise InvalidInput(f"hot: expected at least knobs and path, got {form!r}", hint)
+        knobs, texts = form["knobs"], {k: v for k, v in form.items() if k not in ("knobs", "headers")}
+        if not isinstance(knobs, list) or not knobs or not all(isinstance(knob, str) for knob in knobs):
+            raise InvalidInput(f"hot: knobs: expected a list of names, got {knobs!r}", hint)
+        if wrong := [key for key, text in texts.items() if not isinstance(text, str)]:
+            raise InvalidInput(f"hot: {wrong[0]}: expected text, got {texts[wrong[0]]!r}", hint)
+        try:
+            return cls(**{**form, "knobs": tuple(knobs)})
+        except TypeError as error:
+            raise InvalidInput(f"hot: {error}", hint) from error
+
+    def filled(self, params: Params) -> Request:
+        body = _PLACEHOLDER.sub(lambda match: _text(params[match.group(1)]), self.body)
+        return Request(self.method, _fill(self.path, params) or self.path, self.headers, body.encode())
+
+    @property
+    def named(self) -> set[str]:
+        """Knobs that the request has a place for."""
+        return {*_PLACEHOLDER.findall(self.path), *_PLACEHOLDER.findall(self.body)}
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """command: the template. ready: path that answers 200 once it serves. body: None sends the model's inputs as
     Open Inference Protocol tensors, otherwise these bytes are sent every time. expect: what a 200's body must be:
     "any" (not empty), "json", or "oip" (tensors, which are checked). default_params: the baseline, {} for the
-    first value of everything."""
+    first value of everything. change: how knobs are set on the running server, if any can be."""
 
     command: str
     search: Space
@@ -50,7 +89,7 @@ class Command:
     expect: Expect = "any"
     default_params: Mapping[str, Any] = field(default_factory=dict)
     name: str = "command"
-    hot: frozenset[str] = frozenset()
+    change: Hot | None = None
 
     def __post_init__(self) -> None:
         known = [*OWN_NAMES, *self.search.names]
@@ -71,6 +110,25 @@ class Command:
             raise InvalidInput("method and headers: expected plain text on one line")
         if self.default_params:
             self.search.validate(dict(self.default_params))
+        if self.change is not None:
+            self._check_hot(self.change)
+
+    def _check_hot(self, change: Hot) -> None:
+        """Raises InvalidInput."""
+        always = [name for name, domain in self.search.domains.items() if not isinstance(domain, Choice | Group)]
+        if wrong := sorted({*change.knobs, *change.named} - {*always}):
+            what = "is no parameter that every trial has"
+            raise InvalidInput(f"hot: {wrong[0]!r} {what}", f"such are: {', '.join(always) or 'none'}")
+        if unset := sorted({*change.knobs} - change.named):
+            raise InvalidInput(
+                f"hot: the request does not set {unset[0]!r}", f"write {{{unset[0]}}} into its body or path"
+            )
+        started = {name for word in self._words() for name in _PLACEHOLDER.findall(word)}
+        if lost := sorted({*change.knobs} - started):
+            hint = f"write {{{lost[0]}}} into the command, too: fresh servers and exported ones start with it"
+            raise InvalidInput(f"hot: a fresh server does not get {lost[0]!r}", hint)
+        if not change.path.startswith("/") or not change.method.isalpha():
+            raise InvalidInput(f"hot: expected a method and a path, got {change.method} {change.path}")
 
     @classmethod
     def from_options(
@@ -79,16 +137,21 @@ class Command:
         """From what a user writes: `space` is a file (see the module) or the space itself, `body` a file."""
         try:
             if isinstance(space, str):
-                search, defaults = load_space(Path(space))
+                search, defaults, change = load_space(Path(space))
             else:
                 search, defaults = Space.from_json(space), dict(more.pop("defaults", {}))
+                change = Hot.read(more.pop("hot")) if "hot" in more else None
             sent = None if body is None else Path(body).read_bytes()
-            return cls(command, search, body=sent, default_params=defaults, **more)
+            return cls(command, search, body=sent, default_params=defaults, change=change, **more)
         except OSError as error:
             raise InvalidInput(f"cannot read the request body {body}: {error.strerror}", "give a file") from error
         except TypeError as error:
             known = "options: command space ready path method headers body"
             raise InvalidInput(f"target command: {error}", known) from error
+
+    @property
+    def hot(self) -> frozenset[str]:
+        return frozenset() if self.change is None else frozenset(self.change.knobs)
 
     def space(self, model: Model, machine: Machine) -> Space:
         return self.search
@@ -108,7 +171,7 @@ class Command:
         )
 
     def apply(self, params: Params) -> Request | None:
-        return None
+        return None if self.change is None else self.change.filled(params)
 
     def _words(self) -> list[str]:
         try:
@@ -126,8 +189,9 @@ class Command:
         return Request(self.method, self.path, {**headers, **self.headers}, body)
 
 
-def load_space(path: Path) -> tuple[Space, Params]:
-    """Space and defaults ({} if none are named) from a YAML or JSON file; see the module. Raises InvalidInput."""
+def load_space(path: Path) -> tuple[Space, Params, Hot | None]:
+    """Space, defaults ({} if none are named) and hot knobs from a YAML or JSON file; see the module. Raises
+    InvalidInput."""
     import yaml
 
     hint = "expected space: {name: {int: [1, 8]}, ...} and, if wanted, defaults: {name: value, ...}"
@@ -139,13 +203,14 @@ def load_space(path: Path) -> tuple[Space, Params]:
         raise InvalidInput(f"{path}: cannot be read: {' '.join(str(error).split())}", hint) from error
     if not isinstance(form, dict) or not isinstance(form.get("space"), dict):
         raise InvalidInput(f"{path}: there is no space in it", hint)
-    if unknown := sorted(str(key) for key in form if key not in ("space", "defaults")):
+    if unknown := sorted(str(key) for key in form if key not in ("space", "defaults", "hot")):
         raise InvalidInput(f"{path}: unknown key {unknown[0]!r}", hint)
     space = Space.from_json(form["space"])
     defaults = form.get("defaults") or {}
     if not isinstance(defaults, dict):
         raise InvalidInput(f"{path}: defaults: expected name: value, got {defaults!r}", hint)
-    return space, space.validate(defaults) if defaults else {}
+    change = Hot.read(form["hot"]) if "hot" in form else None
+    return space, space.validate(defaults) if defaults else {}, change
 
 
 def _fill(word: str, values: Mapping[str, Any]) -> str | None:
@@ -173,9 +238,8 @@ def _first(space: Space) -> Params:
     return params
 
 
-def _json_answer(body: bytes) -> dict[str, np.ndarray]:
+def _json_answer(body: bytes) -> None:
     """No tensors are read from it; raises ValueError unless it is JSON."""
     import json
 
     json.loads(body)
-    return {}
