@@ -25,6 +25,7 @@ from fettle.problems.synthetic import Synthetic
 
 RESULTS = Path(__file__).parent / "results" / "search"
 SOURCE = Path(__file__).parents[1] / "src" / "fettle"
+APART = ("fewshot", "task_feasibility", "protocols", "serving")  # need earlier tasks, or only declare
 Row = dict[str, Any]
 Key = tuple[str, int, int]
 
@@ -59,11 +60,11 @@ def hash_of(problem: Synthetic) -> str:
 
 @lru_cache
 def code_hash() -> str:
-    """Of what decides what Fettle's algorithms propose when there are no earlier tasks."""
+    """Of what decides what Fettle's algorithms propose where there are no earlier tasks."""
     digest = hashlib.sha1()
     for layer in ("algorithms", "surrogates", "core"):
         for path in sorted((SOURCE / layer).rglob("*.py")):
-            if path.parent.name != "meta" and path.stem not in ("fewshot", "task_feasibility"):
+            if path.parent.name != "meta" and path.stem not in APART:
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
 
