@@ -20,8 +20,9 @@ from fettle.surrogates.meta.anchors import Anchors, Basis
 
 Floats = np.ndarray
 SHARES = (0.2, 0.6, 0.9)  # w, about the mean of the tasks
+FACTORS = (0.35, 1.0, 2.8)  # s, about the mean
 ALONE = 0.2  # w, about a single task
-FACTORS = (0.35, 1.0, 2.8)  # s
+NEAR = (0.1, 0.5, 2.0)  # s, about a single task: less is left beside one of its kind
 _EVEN = 4.0  # tasks that the prior of the weights counts for: half of it about the mean, half about single tasks
 _STEPS = 50  # of expectation-maximisation
 NOISES = (0.0003, 0.003, 0.01, 0.03, 0.1, 0.3)  # variance, as a share of v
@@ -139,7 +140,7 @@ class _Left:
             return float(np.logaddexp.reduce(found)) - math.log(len(found))
 
         about = [[[float(parts.evidence(off, w, s, noise)) for s in FACTORS] for w in SHARES] for noise in NOISES]
-        return [[*rows, [among(s, noise) for s in FACTORS]] for rows, noise in zip(about, NOISES, strict=True)]
+        return [[*rows, [among(s, noise) for s in NEAR]] for rows, noise in zip(about, NOISES, strict=True)]
 
     def skill(self, some: Floats) -> float:
         """Rank correlation of the last points, as foretold by the others and the first few, with their figures."""
@@ -245,7 +246,7 @@ class PriorPosterior:
         trusted = (1.0 - hyper.unlike) * (0.9 * hyper.weights + 0.1 * _even())
         middle, tasks = np.array([1]), np.arange(2, T + 2)
         made = [(trusted[i, j], w, s, middle) for i, w in enumerate(SHARES) for j, s in enumerate(FACTORS)]
-        made += [(trusted[-1, j] / T, ALONE, s, tasks) for j, s in enumerate(FACTORS)]
+        made += [(trusted[-1, j] / T, ALONE, s, tasks) for j, s in enumerate(NEAR)]
         nothing, free = np.array([0]), self._total / self._parts.variance
         made += [(hyper.unlike / len(PLAIN), 0.0, f * free, nothing) for f in PLAIN]
         parts, scores = [], list[Floats]()
