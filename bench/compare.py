@@ -183,6 +183,7 @@ def bars(ours: Scores, peers: Sequence[Scores], which: str) -> Table:
     def wanted(kind: str) -> list[str]:
         return names(kind, which)
 
+    every = [name for kind in KINDS for name in wanted(kind)]
     single = [name for kind in KINDS if kind != "multi_objective" for name in wanted(kind)]
     lost = len(lost_duels(ours, peers, wanted))
     body: list[list[Any]] = [["significant losses, all kinds, 60 evaluations", lost, "0", lost == 0]]
@@ -206,7 +207,7 @@ def bars(ours: Scores, peers: Sequence[Scores], which: str) -> Table:
         share, mean = float(np.mean(regrets < 0.01)), 100 * float(np.mean(regrets))
         body.append(["two_level: share of seeds with regret x 100 under 1", f"{share:.0%}", "75 %", share >= 0.75])
         body.append(["two_level: mean regret x 100", mean, "4", mean <= 4.0])
-    if len(spent := milliseconds(ours, [name for kind in KINDS for name in wanted(kind)])):
+    if len(spent := milliseconds(ours, every)):
         ms = float(np.mean(spent))
         body.append(["CPU ms per ask and tell, trials 81 to 100", ms, "15", ms <= 15.0])
     for line in body:
@@ -227,6 +228,7 @@ def tables(methods: Sequence[Scores], ours: str, which: str, every_problem: bool
     def wanted(kind: str) -> list[str]:
         return names(kind, which)
 
+    every = [name for kind in KINDS for name in wanted(kind)]
     single = [name for kind in KINDS if kind != "multi_objective" for name in wanted(kind)]
     if mine is not None:
         rivals = [m for m in fast if m is not mine and not m.name.startswith("fettle:")]
@@ -240,7 +242,7 @@ def tables(methods: Sequence[Scores], ours: str, which: str, every_problem: bool
             yield make(some, wanted(kind))
     if which == "tables":
         yield noise()
-    yield costs(methods, [name for kind in KINDS for name in wanted(kind)])
+    yield costs(methods, every)
     slow = [m for m in methods if m.name in SLOW and common([m], single, 60)]
     if slow:
         few = sorted({pair[0] for m in slow for pair in m.at})
@@ -248,7 +250,7 @@ def tables(methods: Sequence[Scores], ours: str, which: str, every_problem: bool
         if mine is not None:
             yield from duels(mine, slow, lambda kind: [name for name in wanted(kind) if name in few])
     if every_problem:
-        yield medians(fast, [name for kind in KINDS for name in wanted(kind)])
+        yield medians(fast, every)
 
 
 def main() -> None:

@@ -174,7 +174,12 @@ def test_hot_knobs_are_set_by_one_request() -> None:
         ({"knobs": ["fast"], "body": "{fast}"}, "fresh server"),
         ({"path": "settings"}, "path"),
         ({"path": 5}, "path"),
+        ({"path": "//elsewhere/x"}, "path"),
         ({"verb": "PUT"}, "verb"),
+        ({"method": "PUT /x"}, "method"),
+        ({"headers": 5}, "headers"),
+        ({"headers": {"A": 1}}, "headers"),
+        ({"headers": {"A": "b\r\nC: d"}}, "headers"),
     ],
 )
 def test_bad_hot_knobs_are_refused(change: dict[str, Any], message: str) -> None:

@@ -57,14 +57,16 @@ class Hot:
             raise InvalidInput(f"hot: knobs: expected a list of names, got {knobs!r}", hint)
         if wrong := [key for key, text in texts.items() if not isinstance(text, str)]:
             raise InvalidInput(f"hot: {wrong[0]}: expected text, got {texts[wrong[0]]!r}", hint)
+        headers = form.get("headers", {})
+        if not isinstance(headers, Mapping) or not all(isinstance(x, str) for pair in headers.items() for x in pair):
+            raise InvalidInput(f"hot: headers: expected name: text, got {headers!r}", hint)
         try:
             return cls(**{**form, "knobs": tuple(knobs)})
         except TypeError as error:
             raise InvalidInput(f"hot: {error}", hint) from error
 
     def filled(self, params: Params) -> Request:
-        body = _PLACEHOLDER.sub(lambda match: _text(params[match.group(1)]), self.body)
-        return Request(self.method, _fill(self.path, params) or self.path, self.headers, body.encode())
+        return Request(self.method, _put(self.path, params), self.headers, _put(self.body, params).encode())
 
     @property
     def named(self) -> set[str]:
@@ -101,13 +103,10 @@ class Command:
         if not any("port" in _PLACEHOLDER.findall(word) for word in words):
             raise InvalidInput("command: expected {port} in it, the server must listen on a port that is free")
         for label, path in (("--ready", self.ready), ("--path", self.path)):
-            parts = urlsplit(path)
-            if not path.startswith("/") or path.startswith("//") or parts.netloc or re.search(r"[\s\x00-\x1f]", path):
-                raise InvalidInput(f"{label}: expected a path such as /health, got {path!r}")
+            _check_path(label, path)
         if self.expect not in ("any", "json", "oip"):
             raise InvalidInput(f"expect: one of any, json, oip, got {self.expect!r}")
-        if not self.method.isalpha() or any(re.search(r"[\r\n\x00]", key + text) for key, text in self.headers.items()):
-            raise InvalidInput("method and headers: expected plain text on one line")
+        _check_head("", self.method, self.headers)
         if self.default_params:
             self.search.validate(dict(self.default_params))
         if self.change is not None:
@@ -127,8 +126,8 @@ class Command:
         if lost := sorted({*change.knobs} - started):
             hint = f"write {{{lost[0]}}} into the command, too: fresh servers and exported ones start with it"
             raise InvalidInput(f"hot: a fresh server does not get {lost[0]!r}", hint)
-        if not change.path.startswith("/") or not change.method.isalpha():
-            raise InvalidInput(f"hot: expected a method and a path, got {change.method} {change.path}")
+        _check_path("hot: path", change.path)
+        _check_head("hot: ", change.method, change.headers)
 
     @classmethod
     def from_options(
@@ -217,7 +216,24 @@ def _fill(word: str, values: Mapping[str, Any]) -> str | None:
     """The word with its placeholders replaced; None if one of them is inactive."""
     if any(name not in values for name in _PLACEHOLDER.findall(word)):
         return None
-    return _PLACEHOLDER.sub(lambda match: _text(values[match.group(1)]), word)
+    return _put(word, values)
+
+
+def _put(text: str, values: Mapping[str, Any]) -> str:
+    """The text with its placeholders replaced."""
+    return _PLACEHOLDER.sub(lambda match: _text(values[match.group(1)]), text)
+
+
+def _check_path(label: str, path: str) -> None:
+    """Raises InvalidInput."""
+    if not path.startswith("/") or path.startswith("//") or urlsplit(path).netloc or re.search(r"[\s\x00-\x1f]", path):
+        raise InvalidInput(f"{label}: expected a path such as /health, got {path!r}")
+
+
+def _check_head(label: str, method: str, headers: Mapping[str, str]) -> None:
+    """Raises InvalidInput."""
+    if not method.isalpha() or any(re.search(r"[\r\n\x00]", key + text) for key, text in headers.items()):
+        raise InvalidInput(f"{label}method and headers: expected plain text on one line")
 
 
 def _text(value: Any) -> str:
