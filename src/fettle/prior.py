@@ -5,7 +5,7 @@ Two sources are put together: measurements of other models, which the problem it
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fettle.core.protocols import Experienced, Problem
@@ -20,8 +20,8 @@ METHOD = "prior_gp"
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """algorithm: settings of the few-shot search, None where nothing is known. record: for the study: method, names of
-    the tasks, source ("shipped", "store" or both), and the reason where there are none."""
+    """algorithm: settings of the few-shot search, None where the default is as good. record: for the study: method,
+    names of the tasks, source ("shipped", "store" or both), and the reason where there are none."""
 
     algorithm: Any
     record: dict[str, Any]
@@ -32,23 +32,25 @@ def prior(problem: Problem, store: Store) -> Prior:
     damaged."""
     from fettle.algorithms.fewshot import FewShot
 
-    objective = problem.objectives[0].metric
-    if len(problem.objectives) > 1:
-        return _none("earlier tasks are used for a single objective only")
     if not isinstance(problem, Experienced):
         return _none("no earlier task is known to be like this one")
+    objective, plain = problem.objectives[0].metric, FewShot(cost="wall_s", hot=sorted(problem.hot))
+    fallback = plain if plain.hot else None  # the default does not know what a warm server saves
+    if len(problem.objectives) > 1:
+        return _none("earlier tasks are used for a single objective only", fallback)
     kept = store.tasks()
     own = [task for task in kept if _alike(task, problem)][-_LATEST:]
     told = problem.earlier(_collected(kept))
     others = [Task(e.name, e.rows, features=e.features, space=problem.space) for e in told]
     if not own and not others:
-        return _none("neither what ships nor the own store knows this target's knobs and this model's features")
+        reason = "neither what ships nor the own store knows this target's knobs and this model's features"
+        return _none(reason, fallback)
     model = train([*others, *own], problem.space, method=METHOD)
     if objective not in model.metrics:
-        return _none(f"no earlier task has measured {objective}")
+        return _none(f"no earlier task has measured {objective}", fallback)
     source = " and ".join(name for name, tasks in (("shipped", others), ("store", own)) if tasks)
     record = {"method": METHOD, "tasks": model.tasks, "source": source, "reason": ""}
-    return Prior(FewShot(model, features=problem.features, cost="wall_s"), record)
+    return Prior(replace(plain, model=model, features=problem.features), record)
 
 
 def said(record: Mapping[str, Any]) -> str:
@@ -58,8 +60,8 @@ def said(record: Mapping[str, Any]) -> str:
     return f"it starts from {len(record['tasks'])} earlier tasks ({record['source']}); --algorithm auto uses none"
 
 
-def _none(reason: str) -> Prior:
-    return Prior(None, {"method": "", "tasks": [], "source": "", "reason": reason})
+def _none(reason: str, algorithm: Any = None) -> Prior:
+    return Prior(algorithm, {"method": "", "tasks": [], "source": "", "reason": reason})
 
 
 def _collected(tasks: Sequence[Task]) -> list[Measurements]:

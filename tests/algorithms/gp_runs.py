@@ -37,10 +37,13 @@ def tell(
     constraints=(),
     intervals=None,
     failure: str = "oom",
+    timings=None,
     **metrics: float,
 ) -> Trial:
     failure = failure if state is State.FAILED else ""
-    trial = Trial(number, params, state, metrics=metrics, intervals=intervals or {}, failure=failure)
+    trial = Trial(
+        number, params, state, metrics=metrics, intervals=intervals or {}, failure=failure, timings=timings or {}
+    )
     algorithm.tell(trial, outcome(trial, goals, constraints))
     return trial
 

@@ -12,7 +12,7 @@ from scipy.stats import mannwhitneyu, wilcoxon
 
 from fettle.algorithms.gp_bo import GPBO
 from fettle.core.protocols import Proposal
-from fettle.core.space import Choice, Float, Params, Space
+from fettle.core.space import Choice, Float, Int, Params, Space
 from fettle.core.trial import Event, Objective, State, Trial, TrialLog, outcome
 from fettle.problems.synthetic import make
 from fettle.surrogates.warping import Warp
@@ -133,6 +133,29 @@ def test_improvement_per_cost_spends_less() -> None:
         return total
 
     knowing, blind = ([spent(seed, cost) for seed in range(10)] for cost in ("price", ""))
+    assert mannwhitneyu(knowing, blind, alternative="less").pvalue < 0.01
+
+
+@pytest.mark.medium
+def test_what_is_hot_is_varied_while_the_server_is_warm() -> None:
+    """A start takes ten times as long as a trial: seconds until the loss is low."""
+    space = Space(threads=Int(1, 8), batch=Int(1, 16), delay=Float(0, 1))
+
+    def spent(seed: int, hot: tuple[str, ...]) -> float:
+        algorithm, total, last = build(space, seed=seed, budget=60, cost="wall_s", hot=hot), 0.0, None
+        for number in range(60):
+            (proposal,) = ask(algorithm, number, seed=seed)
+            threads, batch, delay = proposal.params.values()
+            start_s, last = 0.0 if threads == last else 10.0, threads
+            loss = ((threads - 5) / 8) ** 2 + ((batch - 11) / 16) ** 2 + (delay - 0.3) ** 2
+            timings = {"wall_s": 1.0 + start_s, "start_s": start_s}
+            tell(algorithm, number, proposal.params, loss=float(loss), timings=timings)
+            total += timings["wall_s"]
+            if loss < 1e-4:
+                break
+        return total
+
+    knowing, blind = ([spent(seed, hot) for seed in range(10)] for hot in (("batch", "delay"), ()))
     assert mannwhitneyu(knowing, blind, alternative="less").pvalue < 0.01
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fettle.algorithms.belief import Belief, Fits, Part, believe
+from fettle.algorithms.belief import Belief, Fits, Loss, Part, believe
 from fettle.algorithms.climb import candidates
 from fettle.algorithms.cube import Cube, Held
 from fettle.algorithms.history import Arrays
@@ -48,28 +48,34 @@ class Arm:
     best: bool = False
 
 
-def need(belief: Belief, U: Floats, goal: float) -> float:
-    """By how many standard deviations the most hopeful of the candidates U (m, d) misses `goal`, a loss."""
-    if not len(U):
-        return math.inf
-    mean, std = belief.losses[0].process.predict(belief.view(U))
-    chance = belief.log_chance(U)
-    hopeful = chance > _LIKELY
-    if not hopeful.any():
-        return math.inf
-    target = float(belief.losses[0].outputs(np.array([goal]))[0])
-    return float(((mean - target) / std)[hopeful].min())
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a belief foretells of m candidates: mean and std (m,) of the loss as its process sees it, and which of them
+    are likely to succeed."""
 
+    loss: Loss
+    mean: Floats
+    std: Floats
+    hopeful: Floats
 
-def spent(belief: Belief, U: Floats, best: float, scale: float) -> bool:
-    """Whether no candidate promises a worthwhile improvement on `best`, a loss."""
-    if not len(U) or not math.isfinite(best) or scale <= 0.0:
-        return False
-    loss = belief.losses[0]
-    here = loss.outputs(np.array([best]))
-    mean, std = loss.process.predict(belief.view(U))
-    gain = float(log_ei(mean, std, float(here[0]))[0].max()) - math.log(float(loss.outputs.slope(np.array([best]))[0]))
-    return gain < math.log(_SPENT * scale)
+    @classmethod
+    def of(cls, belief: Belief, U: Floats) -> "Outlook":
+        loss = belief.losses[0]
+        return cls(loss, *loss.process.predict(belief.view(U)), belief.log_chance(U) > _LIKELY)
+
+    def need(self, goal: float, among: Floats | None = None) -> float:
+        """By how many standard deviations the most hopeful candidate, of those `among` (m,) bool, misses `goal`."""
+        counted = self.hopeful if among is None else self.hopeful & among
+        target = float(self.loss.outputs(np.array([goal]))[0])
+        return float(((self.mean - target) / self.std)[counted].min(initial=math.inf))
+
+    def spent(self, best: float, scale: float) -> bool:
+        """Whether no candidate promises a worthwhile improvement on `best`, a loss."""
+        if not len(self.mean) or not math.isfinite(best) or scale <= 0.0:
+            return False
+        here, slope = (float(f(np.array([best]))[0]) for f in (self.loss.outputs, self.loss.outputs.slope))
+        gain = float(log_ei(self.mean, self.std, here)[0].max()) - math.log(slope)
+        return gain < math.log(_SPENT * scale)
 
 
 def chosen(arms: Sequence[Arm], turn: int) -> Arm:
@@ -182,10 +188,10 @@ class Scout:
         rows = belief.part.rows[arrays.known[belief.part.rows]]
         good = arrays.U[rows[np.argsort(arrays.losses[rows, 0], kind="stable")[:3]]]
         U = candidates(self.cube, good, rng, leaf)
-        missing = need(belief, U, best)
-        return Arm(
-            i, tries, min(missing, 0.0) if early else missing, not early and spent(belief, U, mine, scale), holds_best
-        )
+        outlook = Outlook.of(belief, U)
+        missing = outlook.need(best)
+        gone = not early and outlook.spent(mine, scale)
+        return Arm(i, tries, min(missing, 0.0) if early else missing, gone, holds_best)
 
     # -- words ----------------------------------------------------------------------------------------------------
 
@@ -205,17 +211,19 @@ class Scout:
         losses = arrays.losses[counted, 0]
         best = float(losses.min())
         U = self._pool(arrays.U[counted[np.argsort(losses, kind="stable")[:4]]], held, free, rng)
-        if not due and not spent(belief, U, best, float(np.median(losses)) - best):
+        outlook = Outlook.of(belief, U)
+        if not due and not outlook.spent(best, float(np.median(losses)) - best):
             return None
         here = arrays.U[counted[int(np.argmin(losses))]]
         options = [(j, float(v)) for j in columns for v in self.cube.values(j) if not abs(here[j] - v) < 1e-9]
         arms = []
         for place, (j, v) in enumerate(options):
-            inside = U[self.cube.within(U, {j: v})]
+            inside = self.cube.within(U, {j: v})
             tries = int(self.cube.within(tried, {j: v}).sum())
-            if tries and len(inside) and not _varied(inside):
+            if tries and inside.any() and not _varied(U[inside]):
                 continue  # a branch without parameters: its one point has been tried
-            arms.append(Arm(place, tries, 0.0 if self.several and len(inside) else need(belief, inside, best), False))
+            missing = 0.0 if self.several and inside.any() else outlook.need(best, inside)
+            arms.append(Arm(place, tries, missing, False))
         arms = [arm for arm in arms if arm.need < math.inf]
         if not arms:
             return None

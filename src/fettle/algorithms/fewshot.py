@@ -45,15 +45,17 @@ _NO_FAULT = ("lost", "nan")
 @dataclass(frozen=True, slots=True)
 class FewShot:
     """model: a `fettle.meta` model or its file; without one this is gp_bo. features: figures that describe the new
-    task. cost: a metric, or "wall_s": improvement per cost is sought. sha256: of the model, filled in when the study
-    is stored; a file that has changed is refused."""
+    task. cost: a metric, or "wall_s": improvement per cost is sought. hot: see `GPBO`. sha256: of the
+    model, filled in when the study is stored; a file that has changed is refused."""
 
     model: MetaModel | str | Path | None = None
     features: Mapping[str, float] | None = None
     cost: str = ""
     sha256: str = ""
+    hot: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "hot", tuple(self.hot))
         if isinstance(self.model, Path):
             object.__setattr__(self, "model", str(self.model))
         if not (self.model is None or isinstance(self.model, MetaModel | str)):
@@ -89,7 +91,7 @@ class FewShot:
         seed: int,
         budget: int | None,
     ) -> "FewShotSearch":
-        plain = GPBO(cost=self.cost).build(space, objectives, constraints, seed, budget)
+        plain = GPBO(cost=self.cost, hot=self.hot).build(space, objectives, constraints, seed, budget)
         return FewShotSearch(self.loaded(), plain, objectives, constraints, features=self.features)
 
 
@@ -192,8 +194,8 @@ class FewShotSearch:
         bounded = [c.metric for c in self.constraints if c.metric in model.metrics]
         fits = {objective.metric: credit, **{m: self._fitted(model, m, waiting) for m in bounded}}
         worth = self._worth(model, fits, Z) + self._chance(model, fits, Z, views)
-        if self.plain.settings.cost and (dear := self.plain.log_cost(self.space.encode(params))) is not None:
-            worth = worth - dear
+        if (dear := self.plain.log_cost()) is not None:
+            worth = worth - dear(self.space.encode(params))
         best = int(np.argmax(worth))
         note = f"{model.method} of {len(model.tasks)} tasks, credit {credit.credit:.0%}"
         scales = {metric: self._scale(model, metric) for metric in fits}

@@ -47,8 +47,9 @@ class GPBO:
     initial: trials before the first model, those that were stopped included. cost: a metric, or "wall_s": improvement
     per cost is sought. again: under noise, every how many trials the answer so far is measured once more (0: never; nor
     in finite spaces). warp: numbers are stretched at one end where the evidence says so (`fettle.surrogates.warping`):
-    for scales that may be wrong, such as a learning rate that is not declared log. "thompson" knows nothing of cost and
-    of the user's prior."""
+    for scales that may be wrong, such as a learning rate that is not declared log. hot: parameters that change without
+    a restart; of costs in "wall_s", the `start_s` of a trial's timings is expected again only where others differ from
+    the last trial. "thompson" knows nothing of cost and of the user's prior."""
 
     acquisition: str = "log_ei"
     weight: float = 2.0
@@ -56,8 +57,10 @@ class GPBO:
     cost: str = ""
     again: int = 8
     warp: bool = False
+    hot: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "hot", tuple(self.hot))
         if self.acquisition not in NAMES or not self.weight >= 0.0 or self.initial < 2 or self.again < 0:
             raise InvalidInput(
                 f"gp_bo: expected an acquisition out of {', '.join(NAMES)}, weight >= 0, initial >= 2, again >= 0, "
@@ -73,7 +76,8 @@ class GPBO:
         seed: int,
         budget: int | None,
     ) -> "GaussianProcessSearch":
-        history = History(space, tuple(objectives), tuple(constraints), self.cost)
+        apart = bool(self.hot) and self.cost == "wall_s"
+        history = History(space, tuple(objectives), tuple(constraints), self.cost, apart)
         return GaussianProcessSearch(history, seed, budget, self)
 
 
@@ -140,14 +144,31 @@ class GaussianProcessSearch:
             return Trust()
         return Trust(any(loss.noisy for loss in losses), max(_explained(loss.process) for loss in losses))
 
-    def log_cost(self, U: Floats) -> Floats | None:
-        """U (m, d) -> (m,): logarithm of what a trial is expected to cost; None where none or nothing is known."""
+    def log_cost(self, part: Part | None = None) -> Callable[[Floats], Floats] | None:
+        """U (m, d), of a part of the space -> (m,): logarithm of what the next trial is expected to cost there. None
+        where none or nothing is known."""
         arrays = self.history.arrays
         self._fits.at(self.history.version)
-        part = Part.whole(arrays)
+        part = part or Part.whole(arrays)
         if not self.settings.cost or (process := log_cost(self._fits, part, arrays)) is None:
             return None
-        return process.predict(U)[0]
+        starts = arrays.start_s[arrays.start_s > 0.0]
+        log_start = math.log(starts.mean()) if len(starts) else -math.inf
+
+        def expected(U: Floats) -> Floats:
+            mean = process.predict(U[:, part.columns])[0]
+            return np.logaddexp(mean, np.where(self._warm(U), -math.inf, log_start))
+
+        return expected
+
+    def _warm(self, U: Floats) -> Floats:
+        """(m,): what differs from the last trial in hot parameters alone; nothing, if that one failed."""
+        arrays = self.history.arrays
+        cold = [j for j, column in enumerate(self.space.columns) if column.name not in self.settings.hot]
+        if arrays.failure[-1]:
+            return np.zeros(len(U), bool)
+        same: Floats = np.isclose(U[:, cold], arrays.U[-1, cold], rtol=0.0, atol=_SAME, equal_nan=True).all(axis=1)
+        return same
 
     def _believed(self) -> Belief:
         """Of the whole space; kept until the next tell."""
@@ -234,8 +255,8 @@ class GaussianProcessSearch:
         extras: list[Callable[[Floats], Floats]] = []
         if self._prior:
             extras.append(self._prior.worth(len(arrays.U)))
-        if self.settings.cost and (cost := log_cost(self._fits, goal.belief.part, arrays)) is not None:
-            extras.append(lambda U: -cost.predict(goal.belief.view(U))[0])
+        if (dear := self.log_cost(goal.belief.part)) is not None:
+            extras.append(lambda U: -dear(U))
         extra = combined(extras)
         if len(self.history.objectives) > 1 and goal.belief.losses:
             return VolumeWorth.of(goal.belief, extra)

@@ -25,16 +25,19 @@ class Row:
     excess: tuple[float, ...]
     failure: str
     cost: float
+    start_s: float
 
 
 @dataclass(slots=True)
 class History:
-    """The trials of a space in the order of their first tell. version: how often an earlier tell was replaced."""
+    """The trials of a space in the order of their first tell. version: how often an earlier tell was replaced. apart:
+    costs are seconds, and those of a start are kept apart."""
 
     space: Space
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     cost: str = ""  # the metric, or "wall_s", that says what a trial cost
+    apart: bool = False
     rows: list[Row] = field(default_factory=list)
     version: int = 0
     _places: dict[int, int] = field(default_factory=dict)
@@ -60,6 +63,7 @@ class History:
         if not failure and not all(map(math.isfinite, losses)) and not self._infeasible(outcome):
             failure = "nan"  # complete, but without its figures
         value = outcome.metrics.get(self.cost, trial.timings.get(self.cost, math.nan)) if self.cost else math.nan
+        start_s = trial.timings.get("start_s", 0.0) if self.apart else 0.0
         return Row(
             trial.params,
             self.space.encode([trial.params])[0],
@@ -68,7 +72,8 @@ class History:
             tuple(outcome.censored) or (0,) * k,
             tuple(_excess(c, outcome.metrics.get(c.metric, math.nan)) for c in self.constraints),
             failure,
-            value,
+            value - start_s,
+            start_s,
         )
 
     def _infeasible(self, outcome: Outcome) -> bool:
@@ -102,6 +107,7 @@ class Arrays:
     excess: Floats
     failure: Sequence[str]
     cost: Floats
+    start_s: Floats
 
     @classmethod
     def of(cls, history: History) -> "Arrays":
@@ -119,6 +125,7 @@ class Arrays:
             matrix([row.excess for row in rows], c),
             [row.failure for row in rows],
             np.array([row.cost for row in rows], float),
+            np.array([row.start_s for row in rows], float),
         )
 
     @property

@@ -74,9 +74,10 @@ class VolumeWorth:
         Z = self.belief.view(U)
         volume = np.ones((len(U), len(self.boxes)))
         for k, loss in enumerate(self.belief.losses):
-            mean, std = loss.process.predict(Z)
-            lower, upper = self.boxes[:, 0, k], self.boxes[:, 1, k]
-            volume *= np.maximum(_below(upper, mean, std) - _below(lower, mean, std), 0.0)
+            edges, places = np.unique(self.boxes[:, :, k], return_inverse=True)  # boxes share most of their sides
+            below = _below(edges, *loss.process.predict(Z))
+            lower, upper = places.reshape(-1, 2).T
+            volume *= np.maximum(below[:, upper] - below[:, lower], 0.0)
         with np.errstate(divide="ignore"):
             total: Floats = np.maximum(np.log(volume.sum(axis=1)), _NEVER) + self.belief.log_chance(U)
         return total if self.extra is None else total + self.extra(U)

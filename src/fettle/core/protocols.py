@@ -318,6 +318,11 @@ class Experienced(Protocol):
         """Figures that describe the task."""
         ...
 
+    @property
+    def hot(self) -> frozenset[str]:
+        """Parameters that change without the start of a new process."""
+        ...
+
     def earlier(self, collected: Sequence[Any]) -> Sequence[Earlier]:
         """The most similar tasks of those that ship, and of further ones that were collected here."""
         ...

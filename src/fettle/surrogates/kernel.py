@@ -10,7 +10,7 @@ Hyper-parameters are one vector of logarithms, theta (d + 4,): l (d,), c, s_p, s
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,8 @@ C, PRODUCT, SUM, NOISE = -4, -3, -2, -1  # places in theta, after the lengths
 _S5 = math.sqrt(5.0)
 _MIDDLE = 0.5
 _BLOCK = 32_768  # entries of a block, of 8 bytes
+_MANY = 500  # points from which on it is asked whether their columns have few values
+_VALUES, _SHARING = 100, 8  # values of a column, and points to each of them, on average
 
 
 def unordered(columns: Sequence[Column]) -> Floats:
@@ -152,12 +154,18 @@ class Covariance:
 def cross(theta: Floats, A: Points, B: Points, words: Floats) -> Floats:
     """k(a, b): (m, n)."""
     m, n, d = len(A), len(B), len(words)
+    if m >= _MANY and (listed := Listed.of(A)) is not None:
+        return listed.cross(theta, B, words)
     K = np.empty((m, n))
-    step = max(1, _BLOCK // max(1, n * d))
-    for begin in range(0, m, step):  # in blocks that fit a core's cache
-        rows = slice(begin, min(begin + step, m))
+    for rows in _blocks(m, n * d):
         K[rows] = _block(theta, A, rows, B, words)
     return K
+
+
+def _blocks(m: int, width: int) -> Iterator[slice]:
+    """m rows of so many entries, in blocks that fit a core's cache."""
+    step = max(1, _BLOCK // max(1, width))
+    return (slice(begin, min(begin + step, m)) for begin in range(0, m, step))
 
 
 def _block(theta: Floats, A: Points, rows: slice, B: Points, words: Floats) -> Floats:
@@ -174,6 +182,56 @@ def _block(theta: Floats, A: Points, rows: slice, B: Points, words: Floats) -> F
         terms *= B.present[None, :, :]
     K += (math.exp(theta[SUM]) / max(d, 1)) * terms.sum(axis=2)
     return K
+
+
+@dataclass(slots=True)
+class Listed:
+    """Points whose columns have few values each: what a value adds to a covariance is worked out once, in a table.
+
+    values: by column, NaN where inactive. places (m, d): the row of the table for each point's value.
+    """
+
+    values: list[Floats]
+    places: Floats
+
+    @classmethod
+    def of(cls, points: Points) -> "Listed | None":
+        """None where there are too many values for that to pay."""
+        m, d = points.filled.shape
+        X = points.filled if points.present is None else np.where(points.present, points.filled, np.nan)
+        values, places, count, most = list[Floats](), np.empty((m, d), int), 0, d * min(_VALUES, m // _SHARING)
+        for j in range(d):
+            values.append(np.unique(X[:, j]))
+            places[:, j] = count + np.searchsorted(values[j], X[:, j])
+            count += len(values[j])
+            if count > most:
+                return None
+        return cls(values, places) if d else None
+
+    def cross(self, theta: Floats, B: Points, words: Floats) -> Floats:
+        """k(a, b): (m, n). The rows that a point needs are summed by a product with ones at its places: faster than
+        any gathering of them."""
+        m, n = len(self.places), len(B)
+        table = np.concatenate([_added(theta, j, values, B, words) for j, values in enumerate(self.values)])
+        K = np.empty((m, n))
+        for rows in _blocks(m, max(table.shape)):
+            marks = np.zeros((rows.stop - rows.start, len(table)))
+            np.put_along_axis(marks, self.places[rows], 1.0, axis=1)
+            sums = marks @ table
+            K[rows] = math.exp(theta[PRODUCT]) * matern(np.sqrt(sums[:, :n])) + sums[:, n:]
+        return K
+
+
+def _added(theta: Floats, j: int, values: Floats, B: Points, words: Floats) -> Floats:
+    """(v, 2n): what values (v,) of column j add to the squared distance from the points B, and to the sum."""
+    column, d = Points(values[:, None]), len(words)
+    scaled = gaps(column.filled[:, None], B.filled[None, :, [j]], words[[j]])[..., 0] * math.exp(-theta[j])
+    terms = (math.exp(theta[SUM]) / d) * matern(math.exp(-theta[C]) * scaled)
+    if column.present is not None:
+        terms *= column.present
+    if B.present is not None:
+        terms *= B.present[:, j]
+    return np.concatenate([scaled * scaled, terms], axis=1)
 
 
 class Slopes:

@@ -69,6 +69,7 @@ def test_a_warm_server_serves_trials_that_differ_in_hot_knobs(served: Served) ->
     assert served.starts == ["1 1"]
     assert not fast["artifacts"]["server"]["warm"]
     assert slow["artifacts"]["server"]["warm"]
+    assert slow["timings"]["start_s"] == 0.0 < fast["timings"]["start_s"]
     assert slow["artifacts"]["server"]["argv"][-3] == "20"  # as it would be started with these params
     assert fast["metrics"]["latency_p50_s"] < 0.015 < slow["metrics"]["latency_p50_s"]
     other = served.run(2, 20)

@@ -107,6 +107,23 @@ def test_serve_takes_it_unless_told_otherwise_and_stores_it(
     assert "prior" not in plain.log.experiment
 
 
+def test_where_nothing_is_known_a_warm_server_is_still_worth_its_start(
+    shipped: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "carry_out", lambda study, problem, watch: api.Result(study, problem))
+    hot = {"knobs": ["delay_ms"], "path": "/settings", "body": "{delay_ms}"}
+    space = {"threads": {"int": [1, 2]}, "delay_ms": {"int": [1, 9]}}
+    target = {"name": "command", "command": "x {port} {threads} {delay_ms}", "space": space, "hot": hot}
+    given = {"slo": "p99=50ms", "target": target, "storage": tmp_path / "studies.db", "name": "one"}
+    for _ in range(2):  # the second is of the stored study
+        study = fettle.serve(DATA / "digits-fp32.onnx", **given).study
+        stored = study.log.experiment["algorithm"]
+        assert (stored["name"], stored["model"], stored["cost"], list(stored["hot"])) == (
+            "fewshot", None, "wall_s", ["delay_ms"],
+        )  # fmt: skip
+    assert "target's knobs" in study.log.experiment["prior"]["reason"]
+
+
 def test_a_study_that_was_killed_before_its_first_event_begins(
     shipped: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

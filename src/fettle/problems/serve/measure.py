@@ -409,4 +409,4 @@ def _describe(run: _Run, usage: TreeUsage, seconds: float) -> None:
         "server", {"argv": argv, "record": dict(server.launch.record), "start_s": server.start_s, "warm": server.warm}
     )
     ctx.artifact("log", server.log())
-    ctx.artifact("timings", {"server_cpu_s": usage.cpu_s})
+    ctx.artifact("timings", {"server_cpu_s": usage.cpu_s, "start_s": server.start_s})

@@ -139,6 +139,10 @@ class ServeProblem:
         """Figures of the reference model, by its graph; {} where they cannot be told at once."""
         return features(self.model)
 
+    @property
+    def hot(self) -> frozenset[str]:
+        return self.target.hot
+
     def earlier(self, collected: Sequence[Measurements]) -> list[Earlier]:
         if not self.features:
             return []
