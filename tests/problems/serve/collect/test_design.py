@@ -61,7 +61,7 @@ def test_every_model_comes_first_in_turn_then_grids_then_repeats() -> None:
     settings = Settings(points=3, full=1, top=2, repeats=2)
     lines: list[dict[str, Any]] = []
     seen = []
-    for one in wanted(["a", "b"], ["b"], POINTS[:5], settings, lines):
+    for one in wanted(["a", "b"], ["b"], POINTS[:5], settings, lines, 2):
         seen.append((one.model, POINTS.index(one.params), one.repeat))
         lines.append(line(one.model, one.params, one.repeat, throughput=float(POINTS.index(one.params))))
     assert seen[:8] == [
@@ -83,9 +83,19 @@ def test_the_top_looks_at_limits_too() -> None:
     figures = [(100.0, 9.0), (90.0, 2.5), (80.0, 1.2), (70.0, 1.0), (60.0, 9.0)]
     lines = [line("m", POINTS[i], throughput=t, p99=p) for i, (t, p) in enumerate(figures)]
     lines += [line("m", POINTS[5], throughput=1e9) | {"failure": "oom"}, line("m", POINTS[4], 1, throughput=1e9)]
-    assert [POINTS.index(p) for p in top(lines, "m", 3)] == [0, 1, 2]
-    assert {POINTS.index(p) for p in top(lines, "m", 99)} == {0, 1, 2, 3, 4}
-    assert top(lines, "other", 3) == []
+    assert [POINTS.index(p) for p in top(lines, "m", 3, 1)] == [0, 1, 2]
+    assert {POINTS.index(p) for p in top(lines, "m", 99, 1)} == {0, 1, 2, 3, 4}
+    assert top(lines, "other", 3, 1) == []
+
+
+def test_the_top_looks_at_cores_too() -> None:
+    """Two cores give half as much again, three workers on two cores no more."""
+    lines = [
+        line("m", {"workers": workers, "threads": 1}, throughput=t)
+        for workers, t in ((1, 100.0), (2, 150.0), (3, 151.0))
+    ]
+    assert [p["workers"] for p in top(lines, "m", 2, cores=2)] == [3, 1]
+    assert [p["workers"] for p in top(lines, "m", 2, cores=1)] == [3, 2]
 
 
 def test_keys_ignore_the_order_of_params() -> None:

@@ -114,7 +114,7 @@ def collect(
     result = Collected(out, total=total(len(names), len(full), len(points), settings), full=full)
     known, evaluate = rows.done(stored.lines), InProcess(models)
     with _writer(out) as writer, tempfile.TemporaryDirectory(prefix="fettle-collect-") as work:
-        for i, one in enumerate(wanted(names, full, points, settings, stored.lines)):
+        for i, one in enumerate(wanted(names, full, points, settings, stored.lines, len(machine.cores))):
             if one.key in known:
                 continue
             if seconds is not None and time.monotonic() - begun >= seconds:

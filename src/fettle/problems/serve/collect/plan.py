@@ -21,7 +21,7 @@ class Settings:
 
     points: int = 60
     full: int = 12
-    top: int = 20
+    top: int = 40
     repeats: int = 5
     seed: int = 0
 
@@ -50,9 +50,10 @@ def wanted(
     points: Sequence[Params],
     settings: Settings,
     lines: Sequence[Mapping[str, Any]],
+    cores: int,
 ) -> Iterator[Wanted]:
     """Everything, in order, what is done already included. `lines` may grow while this is iterated over: the best
-    points of the full grids are looked up when all of these have been measured."""
+    points of the full grids are looked up when all of these have been measured. cores: of the machine."""
     n = min(settings.points, len(points))
     for params in points[:n]:
         for model in models:
@@ -60,7 +61,7 @@ def wanted(
     for params in points[n:]:
         for model in full:
             yield Wanted(model, params, 0)
-    tops = {model: top(lines, model, settings.top) for model in full}
+    tops = {model: top(lines, model, settings.top, cores) for model in full}
     for repeat in range(1, settings.repeats + 1):
         for i in range(settings.top):
             for model in full:
@@ -68,21 +69,31 @@ def wanted(
                     yield Wanted(model, tops[model][i], repeat)
 
 
-def top(lines: Sequence[Mapping[str, Any]], model: str, n: int) -> list[Params]:
-    """The n points of the highest throughput by their first measurement: in turn without a limit, and under a loose
-    and a tight limit on p99."""
+def top(lines: Sequence[Mapping[str, Any]], model: str, n: int, cores: int) -> list[Params]:
+    """The n points of the highest throughput, and of the highest throughput per core in use, by their first
+    measurement: in turn without a limit, and under a loose and a tight limit on p99."""
     first = [line for line in lines if line["model"] == model and not line["repeat"] and not line.get("failure")]
     if not first:
         return []
     least = min(line["metrics"]["latency_p99_s"] for line in first)
-    ranked = sorted(first, key=lambda line: (-line["metrics"]["throughput_rps"], key(model, line["params"], 0)))
-    queues = [[r for r in ranked if r["metrics"]["latency_p99_s"] <= limit * least] for limit in _LOOSE]
+    first.sort(key=lambda line: (-line["metrics"]["throughput_rps"], key(model, line["params"], 0)))
+    per_core = sorted(first, key=lambda line: -line["metrics"]["throughput_rps"] / _used(line["params"], cores))
+    queues = [
+        [line for line in ranked if line["metrics"]["latency_p99_s"] <= limit * least]
+        for ranked in (first, per_core)
+        for limit in _LOOSE
+    ]
     chosen: dict[str, Params] = {}
-    for i in range(len(ranked)):
+    for i in range(len(first)):
         for queue in queues:
             if i < len(queue) and len(chosen) < n:
                 chosen.setdefault(key(model, queue[i]["params"], 0), queue[i]["params"])
     return list(chosen.values())
+
+
+def _used(params: Params, cores: int) -> int:
+    workers, threads = int(params.get("workers", 1)), int(params.get("threads", 1))
+    return min(cores, workers * threads)
 
 
 def total(n_models: int, n_full: int, n_points: int, settings: Settings) -> int:
