@@ -187,7 +187,33 @@ def test_features_count_where_they_help(helpful: bool) -> None:
         assert np.corrcoef(told, X[:, 0])[0, 1] > 0.99
         assert np.ptp(told) > 5 * np.ptp(plain)
     else:
-        np.testing.assert_array_equal(plain, told)
+        np.testing.assert_allclose(plain - plain.mean(), told - told.mean(), atol=1e-9)
+
+
+@pytest.mark.parametrize("telling", [True, False])
+def test_the_first_trial_knows_how_fast_a_model_is_at_all(telling: bool) -> None:
+    """Ten times the work, a tenth of the rate; after one figure the level is that figure's."""
+    rng = np.random.default_rng(0)
+    flops = 10.0 ** rng.uniform(0.0, 4.0, 12)
+    given = [
+        Task(f"t{t}", [(p, {"rate": 1e5 / f * (1.0 + p["batch"]) * rng.lognormal(0.0, 0.1)}) for p in GRID],
+             features={"flops": f if telling else float(rng.random()), "depth": float(rng.random())})
+        for t, f in enumerate(flops)
+    ]  # fmt: skip
+    model = train(given, SPACE)
+    assert model.scale("rate") == "log"
+    X, columns = model.knobs.encode(GRID), model.knobs.columns
+    truth = np.log(1e5 / 30.0 * (1.0 + np.array([p["batch"] for p in GRID])))
+    learned = model.of("rate", {"flops": 30.0, "depth": 0.5})
+    mean, std = learned.fit(np.empty((0, 2)), np.empty(0), columns=columns).predict(X)
+    if telling:
+        assert np.abs(mean - truth).max() < 1.0 and std.max() < 1.5
+        far = model.of("rate", {"flops": 1e12, "depth": 0.5}).fit(np.empty((0, 2)), np.empty(0), columns=columns)
+        assert far.predict(X)[1].max() > 1.5 * std.max()
+    else:
+        assert std.min() > 5.0
+    other = learned.fit(X[:1], truth[:1] + 3.0, columns=columns).predict(X)[0]
+    assert np.abs(other - truth - 3.0).max() < 0.5
 
 
 def test_features_that_lack_a_name_are_left_aside() -> None:

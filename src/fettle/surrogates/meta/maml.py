@@ -12,6 +12,7 @@ from fettle.surrogates.kernel import unordered
 from fettle.surrogates.meta.anchors import Anchors, Sample
 from fettle.surrogates.meta.network import Network
 from fettle.surrogates.meta.prior_gp import Hyper
+from fettle.surrogates.meta.similarity import Likeness
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -82,9 +83,7 @@ class Networks:
                 slope = slope - _RATE * network.hessian_product(before, X, y, slope)
         return slope, error
 
-    def restore(
-        self, arrays: Mapping[str, Floats], columns: Sequence[Column], shares: Floats | None
-    ) -> "LearnedNetwork":
+    def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column], likeness: Likeness) -> "LearnedNetwork":
         return LearnedNetwork(arrays["theta"], arrays["counts"], arrays["scale"], self.bonus)
 
 

@@ -11,7 +11,7 @@ from fettle.surrogates.meta.anchors import Anchors, Sample
 from fettle.surrogates.meta.ensembles import RGPE, Nearest, Parametric, Static
 from fettle.surrogates.meta.maml import Networks
 from fettle.surrogates.meta.prior_gp import Hyper, PriorGP
-from fettle.surrogates.meta.similarity import tilted
+from fettle.surrogates.meta.similarity import Likeness, tilted
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -48,9 +48,7 @@ class Method(Protocol):
     def learn(
         self, samples: Sequence[Sample], anchors: Anchors, hyper: Hyper, columns: Sequence[Column], rng: "Generator"
     ) -> Arrays: ...
-    def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column], shares: Floats | None) -> Learned:
-        """shares (T,): how much each task counts by its features; None: all alike."""
-        ...
+    def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column], likeness: Likeness) -> Learned: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +66,11 @@ class OnAnchors:
             "hyper": np.array([hyper.noise, hyper.unit, hyper.unit_sd, hyper.fit, hyper.unlike, hyper.skill]),
         }  # fmt: skip
 
-    def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column], shares: Floats | None) -> Learned:
+    def restore(self, arrays: Mapping[str, Floats], columns: Sequence[Column], likeness: Likeness) -> Learned:
         names = ("A", "mean", "R", "levels", "units", "theta", "known")
         noise, *rest = arrays["hyper"].tolist()
         parts: dict[str, Any] = {name: arrays[name] for name in names}
-        anchors = Anchors(**parts)
-        if shares is not None:
-            anchors = tilted(anchors, shares)
+        anchors = tilted(Anchors(**parts), likeness)
         return self.make(anchors, Hyper(arrays["weights"], noise, *rest), columns)
 
 

@@ -19,7 +19,7 @@ from fettle.surrogates.meta.knobs import Knobs
 from fettle.surrogates.meta.methods import METHODS, Arrays, Learned
 from fettle.surrogates.meta.prior_gp import Hyper, left_out
 from fettle.surrogates.meta.scales import LOG, RANKS, Ranks, forward, possible
-from fettle.surrogates.meta.similarity import Features
+from fettle.surrogates.meta.similarity import Features, Likeness
 from fettle.surrogates.meta.tables import Table, tabulated
 from fettle.surrogates.meta.task import Task
 from fettle.surrogates.task_feasibility import TaskFeasibility
@@ -72,17 +72,17 @@ class MetaModel:
         if key not in self._learned:
             prefix = f"{self.metrics.index(metric)}/{'ranks/' if ranks else ''}"
             own = {name.removeprefix(prefix): a for name, a in self.arrays.items() if name.startswith(prefix)}
-            shares = self._shares(own, features)
-            self._learned[key] = METHODS[self.method].restore(own, self.knobs.columns, shares)
+            likeness = self._likeness(own, features)
+            self._learned[key] = METHODS[self.method].restore(own, self.knobs.columns, likeness)
         return self._learned[key]
 
-    def _shares(self, own: Mapping[str, Floats], features: Mapping[str, float] | None) -> Floats | None:
-        bandwidth = float(own["bandwidth"][0])
-        if not bandwidth or self.head["features"] is None:
-            return None
-        known = Features.from_json(self.head["features"])
-        place = known.place(features)
-        return None if place is None else known.weights(place, own["tasks"].astype(int).tolist(), bandwidth)
+    def _likeness(self, own: Mapping[str, Floats], features: Mapping[str, float] | None) -> Likeness:
+        known = None if self.head["features"] is None else Features.from_json(self.head["features"])
+        place = None if known is None else known.place(features)
+        if known is None or place is None:
+            return Likeness()
+        tasks = own["tasks"].astype(int).tolist()
+        return Likeness.of(known, place, tasks, float(own["bandwidth"][0]), own.get("level", np.empty(0)))
 
     @property
     def feasibility(self) -> TaskFeasibility:
@@ -223,8 +223,10 @@ class _Scaled:
     def arrays(self, name: str, knobs: Knobs, features: Features | None, rng: np.random.Generator) -> Arrays:
         tasks = list(self.samples)
         made = METHODS[name].learn(list(self.samples.values()), self.anchors, self.hyper, knobs.columns, rng)
-        near = 0.0 if features is None or len(tasks) < 3 else features.bandwidth(self.anchors, tasks)
-        return {**made, "tasks": np.array(tasks, float), "bandwidth": np.array([near])}
+        near, line = 0.0, np.empty(0)
+        if features is not None and len(tasks) >= 3:
+            near, line = features.bandwidth(self.anchors, tasks), features.levels(self.anchors.levels, tasks)
+        return {**made, "tasks": np.array(tasks, float), "bandwidth": np.array([near]), "level": line}
 
 
 def _scaled(

@@ -10,7 +10,7 @@ the tasks: their share is the prior's missing credit.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -223,6 +223,9 @@ class PriorPosterior:
         self.unit = self._unit(y)
         self.noise = self.unit * float(np.sqrt(prior.hyper.noise * variance))
         self._level = prior.anchors.level
+        if prior.anchors.foretold is not None and not len(y):  # one figure says more of the level than features do
+            self._level, error = prior.anchors.foretold
+            self._parts = replace(self._parts, level=(error / self.unit) ** 2)
         self._mixed(y)
 
     def _unit(self, y: Floats) -> float:

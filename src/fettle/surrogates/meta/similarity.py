@@ -1,9 +1,12 @@
 """Which tasks are like a new one by their features, before any trial: weights of the tasks in the prior's mean.
 
 Features that all tasks have are compared on a standardised scale (of logarithms, where all are positive). How near is
-near is chosen for each metric by leaving out tasks; where features do not help, all tasks count alike.
+near is chosen for each metric by leaving out tasks; where features do not help, all tasks count alike. The level of a
+task (how fast a model is at all) is foretold by a linear function of the features, for the first trial only: one figure
+says more of it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +18,9 @@ from fettle.surrogates.meta.anchors import Anchors
 Floats = np.ndarray
 _NEAR = (0.3, 0.6, 1.2)  # bandwidths, in units of the median distance between tasks
 _BETTER = 0.9  # share of the squared error that has to be left for features to count
+_RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # penalties
+_TOLD = 0.5  # the same share, for levels
+_LEAST_TOLD, _LEAST_ERROR = 6, 0.01  # tasks; share of the squared error that is expected at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,25 @@ class Features:
             total += float(off.var())
         return total
 
+    def levels(self, levels: Floats, tasks: Sequence[int]) -> Floats:
+        """What `level_at` needs to foretell the levels (T,) of tasks by their features; empty where these are no use.
+        Ridge regression, its penalty by the errors at left-out tasks, which need no further fits (Allen 1974,
+        doi:10.1080/00401706.1974.10489157)."""
+        T, middle, mean = len(tasks), self.points[list(tasks)].mean(axis=0), float(levels.mean())
+        X, y = self.points[list(tasks)] - middle, levels - mean
+        found = []
+        for penalty in _RIDGES:
+            inverse = np.linalg.inv(X.T @ X + penalty * np.eye(X.shape[1]))
+            hat = X @ inverse @ X.T + 1.0 / T
+            off = (y - hat @ y) / (1.0 - np.diag(hat))
+            found.append((float((off * off).mean()), inverse))
+        error, inverse = min(found, key=lambda pair: pair[0])
+        plain = float(y @ y) * T / (T - 1) ** 2  # by the mean of the others
+        if T < _LEAST_TOLD or error >= _TOLD * plain:
+            return np.empty(0)
+        error = max(error, _LEAST_ERROR * plain)
+        return np.concatenate([inverse @ X.T @ y, middle, [mean, error], inverse.ravel()])
+
     def to_json(self) -> dict[str, Any]:
         figures = {name: getattr(self, name).tolist() for name in ("middle", "spread", "points")}
         return {"names": list(self.names), "log": list(self.log), **figures}
@@ -89,8 +114,35 @@ class Features:
         return cls(tuple(form["names"]), tuple(form["log"]), *figures)
 
 
-def tilted(anchors: Anchors, shares: Floats) -> Anchors:
-    """The same tasks about a weighted mean; shares (T,) sum to 1."""
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """What its features say of a new task. shares (T,): how much each task counts, summing to 1; None: all alike.
+    level: where its figures lie, and the standard error; None: anywhere."""
+
+    shares: Floats | None = None
+    level: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, features: Features, place: Floats, tasks: Sequence[int], bandwidth: float, line: Floats) -> "Likeness":
+        """bandwidth, line: what `Features.bandwidth` and `Features.levels` gave."""
+        shares = features.weights(place, tasks, bandwidth) if bandwidth else None
+        return cls(shares, level_at(line, place) if len(line) else None)
+
+
+def level_at(line: Floats, place: Floats) -> tuple[float, float]:
+    """The level, and its standard error, by what `Features.levels` gave: the larger, the further the place is from all
+    tasks."""
+    q = len(place)
+    slope, middle, (mean, error), inverse = np.split(line, [q, 2 * q, 2 * q + 2])
+    off = place - middle
+    return float(mean + slope @ off), math.sqrt(error * (1.0 + float(off @ inverse.reshape(q, q) @ off)))
+
+
+def tilted(anchors: Anchors, likeness: Likeness) -> Anchors:
+    """The same tasks about a weighted mean, and at the level that was foretold."""
+    anchors, shares = replace(anchors, foretold=likeness.level), likeness.shares
+    if shares is None:
+        return anchors
     shift = shares @ anchors.R
     level = float(shares @ anchors.levels) - float(anchors.levels.mean())
     return replace(anchors, mean=anchors.mean + shift, R=anchors.R - shift, middle=level)
