@@ -27,6 +27,7 @@ from fettle.surrogates.gp import imputed
 from fettle.surrogates.meta.maml import AdaptedNetwork
 from fettle.surrogates.meta.methods import Fitted
 from fettle.surrogates.meta.model import MetaModel, load
+from fettle.surrogates.meta.prior_gp import PriorGP
 from fettle.surrogates.meta.scales import LOG, RANKS, Absolute, Ranks, Scale, forward
 from fettle.surrogates.task_feasibility import CERTAIN
 from fettle.surrogates.threads import on_one_thread
@@ -247,6 +248,9 @@ class FewShotSearch:
         X = np.array([t.x for t in rows]).reshape(-1, len(self.knobs))[known]
         y, bound = y[known], np.array([t.bound for t in rows], int)[known]
         exact = bound == 0
+        limit = next((_limit(model, c) for c in self.constraints if c.metric == metric), math.nan)
+        if not len(y) and isinstance(learned, PriorGP) and math.isfinite(limit):
+            learned = learned.under(limit)
         fitted = learned.fit(X[exact], y[exact], columns=columns)
         if not exact.all():
             y = imputed(fitted, X, y, bound)
@@ -288,12 +292,17 @@ def improvement(mean: Floats, std: Floats, best: float | None, *, goal: str, log
     return log_ei(losses, std, float(losses.max()) if best is None else sign * best)[0]
 
 
+def _limit(model: MetaModel, constraint: Constraint) -> float:
+    """On the metric's scale."""
+    value = constraint.upper if constraint.upper is not None else constraint.lower
+    return float(forward(model.scale(constraint.metric), np.array([value]))[0])
+
+
 def _within(model: MetaModel, constraint: Constraint, fitted: Fitted, Z: Floats) -> Floats:
     """(m,): log-probability that the constraint holds."""
     from scipy.special import log_ndtr
 
-    upper = constraint.upper is not None
-    bound = forward(model.scale(constraint.metric), np.array([constraint.upper if upper else constraint.lower]))[0]
+    upper, bound = constraint.upper is not None, _limit(model, constraint)
     mean, std = fitted.predict(Z)
     std = np.hypot(std, fitted.noise)
     if not math.isfinite(bound):  # of no logarithm: every figure is above it

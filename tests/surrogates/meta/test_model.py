@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 import fettle
 from fettle.core.errors import InvalidInput
 from fettle.surrogates.meta import MetaModel, Task, load, train
 from fettle.surrogates.meta.knobs import Knobs
 from fettle.surrogates.meta.methods import METHODS as ALL_METHODS
+from fettle.surrogates.meta.prior_gp import PriorGP
 
 # second-order MAML trains for half a minute
 METHODS = [pytest.param(name, marks=pytest.mark.slow) if name == "maml" else name for name in ALL_METHODS]
@@ -214,6 +216,28 @@ def test_the_first_trial_knows_how_fast_a_model_is_at_all(telling: bool) -> None
         assert std.min() > 5.0
     other = learned.fit(X[:1], truth[:1] + 3.0, columns=columns).predict(X)[0]
     assert np.abs(other - truth - 3.0).max() < 0.5
+
+
+def test_a_limit_says_that_some_configurations_hold_it_and_some_do_not() -> None:
+    """Latencies that rise with the batch, of tasks a thousand times apart."""
+    rng = np.random.default_rng(1)
+    given = [
+        Task(f"t{t}", [(p, {"p99": level * p["batch"] * rng.lognormal(0.0, 0.1)}) for p in GRID])
+        for t, level in enumerate(10.0 ** rng.uniform(-3.0, 0.0, 8))
+    ]
+    model = train(given, SPACE)
+    learned, X, columns = model.of("p99"), model.knobs.encode(GRID), model.knobs.columns
+    assert isinstance(learned, PriorGP)
+    limit = np.log(500.0)
+    chances = []
+    for one in (learned, learned.under(limit)):
+        mean, std = one.fit(np.empty((0, 2)), np.empty(0), columns=columns).predict(X)
+        chances.append(ndtr((limit - mean) / std))
+    assert np.ptp(chances[0]) < 0.5
+    assert chances[1][0] > 0.8 and chances[1][-1] < 0.2
+    truth = np.log([2.0 * p["batch"] for p in GRID])
+    for one in (learned, learned.under(limit)):  # a figure says more
+        assert np.abs(one.fit(X[:1], truth[:1], columns=columns).predict(X)[0] - truth).max() < 0.5
 
 
 def test_features_that_lack_a_name_are_left_aside() -> None:

@@ -8,6 +8,7 @@ kinds, and the mean of two kinds is neither: so some of the processes have a sin
 the tasks: their share is the prior's missing credit.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -203,6 +204,19 @@ class PriorGP:
         self.basis = Basis(anchors, unordered(columns))
         self.d = len(columns)
 
+    def under(self, limit: float) -> "PriorGP":
+        """The same, told before any figure that `limit`, on the scale, is a limit of this metric: whoever sets one
+        expects that some configurations hold it, and not all. So it counts as the figure of one drawn at random."""
+        mu, unit = self.anchors.mean, math.exp(self.hyper.unit)
+        level, variance = limit - unit * float(mu.mean()), unit**2 * (float(mu.var()) + self.anchors.variance)
+        if self.anchors.foretold is not None:
+            other, error = self.anchors.foretold
+            share = variance / (variance + error**2)
+            level, variance = share * other + (1.0 - share) * level, share * error**2
+        made = copy.copy(self)
+        made.anchors = replace(self.anchors, foretold=(level, math.sqrt(variance)))
+        return made
+
     def fit(self, X: Floats, y: Floats, *, columns: Sequence[Column]) -> "PriorPosterior":
         """X (n, D), D >= d: columns beyond those of the tasks are left to the Matérn kernel; y (n,) on the scale."""
         return PriorPosterior(self, X, y, columns)
@@ -223,7 +237,7 @@ class PriorPosterior:
         self.unit = self._unit(y)
         self.noise = self.unit * float(np.sqrt(prior.hyper.noise * variance))
         self._level = prior.anchors.level
-        if prior.anchors.foretold is not None and not len(y):  # one figure says more of the level than features do
+        if prior.anchors.foretold is not None and not len(y):  # one figure says more of the level
             self._level, error = prior.anchors.foretold
             self._parts = replace(self._parts, level=(error / self.unit) ** 2)
         self._mixed(y)
