@@ -21,6 +21,7 @@ from fewshot_cases import Case
 from fettle.core.space import Params, Space
 from fettle.core.trial import Constraint, Objective
 from fettle.problems.serve.collect import rows
+from fettle.problems.serve.collect.plan import used_cores
 from fettle.problems.serve.cost import Prices
 from fettle.surrogates.meta import Task
 
@@ -46,7 +47,7 @@ class Own:
     def read(cls, path: Path) -> "Own":
         found = rows.read(path)
         space, prices = Space.from_json(found.header["space"]), Prices.load()
-        cores, loading = float(found.header["probe"]["cores"]), overheads(found.lines)
+        cores, loading = int(found.header["probe"]["cores"]), overheads(found.lines)
         of: dict[str, list[Line]] = defaultdict(list)
         for line in found.lines:
             of[line["model"]].append(line)
@@ -68,13 +69,12 @@ class Own:
         return sorted(whole, key=lambda name: (self.means[name].features or {})["flops"])
 
 
-def figures_of(line: Line, prices: Prices, cores: float) -> dict[str, float]:
+def figures_of(line: Line, prices: Prices, cores: int) -> dict[str, float]:
     """What a search may ask for; nothing of a failure. Cores are paid for as far as they are used."""
     got = line["metrics"]
     if line.get("failure"):
         return {}
-    used = min(cores, float(line["params"]["workers"] * line["params"].get("threads", 1)))
-    cost = prices.per_hour(cores=used, memory_bytes=got["rss_bytes"])
+    cost = prices.per_hour(cores=used_cores(line["params"], cores), memory_bytes=got["rss_bytes"])
     per_cost = 3600.0 * got["throughput_rps"] / cost
     return {"throughput_rps": got["throughput_rps"], "throughput_per_cost": per_cost, LIMITED: got[LIMITED]}
 

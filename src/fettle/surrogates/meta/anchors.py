@@ -54,7 +54,8 @@ def sample(X: Floats, y: Floats, *, own_unit: bool) -> Sample | None:
 class Anchors:
     """A (M, d); mean (M,): mu; R (T, M): the tasks' deviations; levels, units (T,); theta (d + 4,): the kernel of
     the deviations, with k(x, x) = 1; known (T, M): where the task was measured itself; middle: how far the level of a
-    new task is expected from the mean of the levels; foretold: its level by its features, and the standard error."""
+    new task is expected from the mean of the levels; foretold: what is known of its level before any
+    figure, and the standard error."""
 
     A: Floats
     mean: Floats

@@ -77,12 +77,11 @@ class MetaModel:
         return self._learned[key]
 
     def _likeness(self, own: Mapping[str, Floats], features: Mapping[str, float] | None) -> Likeness:
-        known = None if self.head["features"] is None else Features.from_json(self.head["features"])
-        place = None if known is None else known.place(features)
-        if known is None or place is None:
+        if self.head["features"] is None:
             return Likeness()
+        line = own.get("level", np.empty(0))  # files of earlier versions have none
         tasks = own["tasks"].astype(int).tolist()
-        return Likeness.of(known, place, tasks, float(own["bandwidth"][0]), own.get("level", np.empty(0)))
+        return Features.from_json(self.head["features"]).likeness(features, tasks, float(own["bandwidth"][0]), line)
 
     @property
     def feasibility(self) -> TaskFeasibility:

@@ -1,9 +1,9 @@
-"""Which tasks are like a new one by their features, before any trial: weights of the tasks in the prior's mean.
+"""What its features say of a new task before any trial: which tasks it is like, and how large its figures are.
 
-Features that all tasks have are compared on a standardised scale (of logarithms, where all are positive). How near is
-near is chosen for each metric by leaving out tasks; where features do not help, all tasks count alike. The level of a
-task (how fast a model is at all) is foretold by a linear function of the features, for the first trial only: one figure
-says more of it.
+Features that all tasks have are compared on a standardised scale (of logarithms, where all are positive). Tasks that
+are near count more in the prior's mean; how near is near is chosen for each metric by leaving out tasks, and where
+features do not help, all tasks count alike. The level of a task (how fast a model is at all) is foretold by a linear
+function of the features, for the first trial only: one figure says more of it.
 """
 
 import math
@@ -20,7 +20,16 @@ _NEAR = (0.3, 0.6, 1.2)  # bandwidths, in units of the median distance between t
 _BETTER = 0.9  # share of the squared error that has to be left for features to count
 _RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # penalties
 _TOLD = 0.5  # the same share, for levels
-_LEAST_TOLD, _LEAST_ERROR = 6, 0.01  # tasks; share of the squared error that is expected at least
+_LEAST_TOLD, _LEAST_SQUARE = 6, 0.01  # tasks; share of the squared error that is expected at least
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """shares (T,): how much each task counts, summing to 1; None: all alike. level: where the figures of the new task
+    lie, and the standard error; None: anywhere."""
+
+    shares: Floats | None = None
+    level: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,8 @@ class Features:
         Ridge regression, its penalty by the errors at left-out tasks, which need no further fits (Allen 1974,
         doi:10.1080/00401706.1974.10489157)."""
         T, middle, mean = len(tasks), self.points[list(tasks)].mean(axis=0), float(levels.mean())
+        if T < _LEAST_TOLD:
+            return np.empty(0)
         X, y = self.points[list(tasks)] - middle, levels - mean
         found = []
         for penalty in _RIDGES:
@@ -97,12 +108,22 @@ class Features:
             hat = X @ inverse @ X.T + 1.0 / T
             off = (y - hat @ y) / (1.0 - np.diag(hat))
             found.append((float((off * off).mean()), inverse))
-        error, inverse = min(found, key=lambda pair: pair[0])
+        square, inverse = min(found, key=lambda pair: pair[0])
         plain = float(y @ y) * T / (T - 1) ** 2  # by the mean of the others
-        if T < _LEAST_TOLD or error >= _TOLD * plain:
+        if square >= _TOLD * plain:
             return np.empty(0)
-        error = max(error, _LEAST_ERROR * plain)
-        return np.concatenate([inverse @ X.T @ y, middle, [mean, error], inverse.ravel()])
+        square = max(square, _LEAST_SQUARE * plain)
+        return np.concatenate([inverse @ X.T @ y, middle, [mean, square], inverse.ravel()])
+
+    def likeness(
+        self, features: Mapping[str, float] | None, tasks: Sequence[int], bandwidth: float, line: Floats
+    ) -> Likeness:
+        """Of a new task. bandwidth, line: what `bandwidth` and `levels` gave for these tasks."""
+        place = self.place(features)
+        if place is None:
+            return Likeness()
+        shares = self.weights(place, tasks, bandwidth) if bandwidth else None
+        return Likeness(shares, level_at(line, place) if len(line) else None)
 
     def to_json(self) -> dict[str, Any]:
         figures = {name: getattr(self, name).tolist() for name in ("middle", "spread", "points")}
@@ -114,28 +135,13 @@ class Features:
         return cls(tuple(form["names"]), tuple(form["log"]), *figures)
 
 
-@dataclass(frozen=True, slots=True)
-class Likeness:
-    """What its features say of a new task. shares (T,): how much each task counts, summing to 1; None: all alike.
-    level: where its figures lie, and the standard error; None: anywhere."""
-
-    shares: Floats | None = None
-    level: tuple[float, float] | None = None
-
-    @classmethod
-    def of(cls, features: Features, place: Floats, tasks: Sequence[int], bandwidth: float, line: Floats) -> "Likeness":
-        """bandwidth, line: what `Features.bandwidth` and `Features.levels` gave."""
-        shares = features.weights(place, tasks, bandwidth) if bandwidth else None
-        return cls(shares, level_at(line, place) if len(line) else None)
-
-
 def level_at(line: Floats, place: Floats) -> tuple[float, float]:
     """The level, and its standard error, by what `Features.levels` gave: the larger, the further the place is from all
     tasks."""
     q = len(place)
-    slope, middle, (mean, error), inverse = np.split(line, [q, 2 * q, 2 * q + 2])
+    slope, middle, (mean, square), inverse = np.split(line, [q, 2 * q, 2 * q + 2])
     off = place - middle
-    return float(mean + slope @ off), math.sqrt(error * (1.0 + float(off @ inverse.reshape(q, q) @ off)))
+    return float(mean + slope @ off), math.sqrt(square * (1.0 + float(off @ inverse.reshape(q, q) @ off)))
 
 
 def tilted(anchors: Anchors, likeness: Likeness) -> Anchors:

@@ -77,7 +77,7 @@ def top(lines: Sequence[Mapping[str, Any]], model: str, n: int, cores: int) -> l
         return []
     least = min(line["metrics"]["latency_p99_s"] for line in first)
     first.sort(key=lambda line: (-line["metrics"]["throughput_rps"], key(model, line["params"], 0)))
-    per_core = sorted(first, key=lambda line: -line["metrics"]["throughput_rps"] / _used(line["params"], cores))
+    per_core = sorted(first, key=lambda line: -line["metrics"]["throughput_rps"] / used_cores(line["params"], cores))
     queues = [
         [line for line in ranked if line["metrics"]["latency_p99_s"] <= limit * least]
         for ranked in (first, per_core)
@@ -91,7 +91,8 @@ def top(lines: Sequence[Mapping[str, Any]], model: str, n: int, cores: int) -> l
     return list(chosen.values())
 
 
-def _used(params: Params, cores: int) -> int:
+def used_cores(params: Params, cores: int) -> int:
+    """Of so many, those that the workers' threads can keep busy."""
     workers, threads = int(params.get("workers", 1)), int(params.get("threads", 1))
     return min(cores, workers * threads)
 
